@@ -1,0 +1,246 @@
+"""What a training run is told: model, bags, RNA, fitting, split and evaluation.
+
+Owns the settings and their checks, and the reading of training recipes; imports no torch. The defaults of the
+classes are the recipe ``default``; docs/recipes.md says where the values of the paper's recipes come from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmsurv.config import from_table, load_recipe
+from mmsurv.errors import ConfigError
+
+RECIPES = "mmsurv_train.recipes"
+
+ModelName = Literal["cross-attention", "joint", "wsi", "rna"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """[model]: which network, and its widths."""
+
+    name: ModelName = "cross-attention"
+    """cross-attention (RNA attends to tiles), joint (mean of tiles ⊕ RNA), wsi (mean of tiles), rna (RNA alone)."""
+    dim: int = 256
+    """Width of queries, keys and values together; heads share it evenly. cross-attention only."""
+    heads: int = 1
+    """Attention heads. cross-attention only."""
+    query: Literal["linear", "relu"] = "relu"
+    """How RNA becomes the query: one linear layer (the paper), or a ReLU layer of ``query_hidden`` before it."""
+    query_hidden: int = 64
+    """Width of the query's ReLU layer."""
+    head: Literal["image", "image+rna"] = "image+rna"
+    """What the survival layer sees: the attended image alone (the paper), or also the embedded RNA."""
+    rna_widths: tuple[int, ...] = (64,)
+    """ReLU layers that embed the RNA for ``joint``, ``rna`` and the head ``image+rna``; empty: the genes themselves."""
+    rna_dropout: float = 0.25
+    """Dropout on the genes and after each hidden layer of the RNA's embedding."""
+    dropout: float = 0.25
+    """Dropout before the survival layer."""
+    attention_dropout: float = 0.0
+    """Dropout on the attention weights. cross-attention only."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "heads", "query_hidden"):
+            _check(getattr(self, name) >= 1, f"model.{name} must be at least 1, not {getattr(self, name)}")
+        _check(
+            self.dim % self.heads == 0,
+            f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})",
+        )
+        _check(
+            all(width >= 1 for width in self.rna_widths),
+            f"model.rna_widths must be positive, not {self.rna_widths}",
+        )
+        for name in ("rna_dropout", "dropout", "attention_dropout"):
+            rate = getattr(self, name)
+            _check(0 <= rate < 1, f"model.{name} must be at least 0 and below 1, not {rate}")
+
+    @property
+    def needs_rna(self) -> bool:
+        """Whether a case without RNA cannot be scored."""
+        return self.name != "wsi"
+
+    @property
+    def needs_tiles(self) -> bool:
+        """Whether a case without slides cannot be scored."""
+        return self.name != "rna"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagSettings:
+    """[bags]: what one risk is computed from."""
+
+    unit: Literal["case", "slide"] = "case"
+    """case: all tiles of all slides of a patient. slide: one slide per patient and step; a patient's risk is the
+    mean of its slides' risks."""
+    size: int = 0
+    """Tiles per bag while training; 0 = all. A case's bag shares them evenly among its slides. A slide with fewer
+    tiles gives all it has."""
+    redraw: bool = True
+    """Draw other tiles every epoch (a cyclic window of the stored, shuffled rows); false: always the first ones."""
+    at_prediction: Literal["all", "size"] = "all"
+    """Tiles per bag at validation and prediction: all, or the first ``size`` (the paper), themselves a seeded
+    uniform sample."""
+
+    def __post_init__(self) -> None:
+        _check(self.size >= 0, f"bags.size must be 0 (all tiles) or more, not {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RnaSettings:
+    """[rna]: how gene values are scaled; every number is fitted on the training part only."""
+
+    standardise: bool = True
+    """z-score per gene."""
+    clip: float = 5.0
+    """Bring values further from the gene's median than this many standard deviations (as its interquartile range
+    has them) to that border, before the z-score; 0 = keep them."""
+    min_variance: float = 0.0
+    """Drop genes whose variance in the training part is not above this."""
+
+    def __post_init__(self) -> None:
+        _check(self.clip >= 0, f"rna.clip must be 0 (no clipping) or more, not {self.clip}")
+        _check(self.min_variance >= 0, f"rna.min_variance must be 0 or more, not {self.min_variance}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """[fit]: optimisation, and how the epoch is chosen."""
+
+    epochs: int = 100
+    batch_size: int = 0
+    """Patients per step, stratified by event; 0 = all training patients form one risk set."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    """L2 penalty of Adam."""
+    patience: int = 30
+    """Stop after this many epochs without a better one; 0 = never."""
+    select: Literal["c-index", "loss"] = "loss"
+    """What the best epoch is best at, on the validation patients as one risk set. The loss is finer than the
+    C-index, which a small validation part knows only in coarse steps."""
+    ties: Literal["efron", "breslow"] = "efron"
+    seed: int = 0
+    """Of initialisation, batches, bags and dropout."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, f"fit.epochs must be at least 1, not {self.epochs}")
+        _check(
+            self.batch_size == 0 or self.batch_size >= 2,
+            f"fit.batch_size must be 0 (all patients) or at least 2, not {self.batch_size}: "
+            "a risk set of one patient says nothing",
+        )
+        _check(self.learning_rate > 0, f"fit.learning_rate must be above 0, not {self.learning_rate}")
+        _check(self.weight_decay >= 0, f"fit.weight_decay must be 0 or more, not {self.weight_decay}")
+        _check(self.patience >= 0, f"fit.patience must be 0 (never stop) or more, not {self.patience}")
+        _check(self.seed >= 0, f"fit.seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """[split]: which patients train, validate and test."""
+
+    seed: int = 0
+    fractions: tuple[float, ...] = (0.7, 0.1, 0.2)
+    """Train, validation, test."""
+    n_folds: int = 0
+    """Cross-validate over this many folds; 0 = one split."""
+    folds_file: str | None = None
+    """CSV of case_id and fold, instead of folds made here."""
+    fold: int | None = None
+    """Train only this fold of ``folds_file`` or ``n_folds``."""
+
+    def __post_init__(self) -> None:
+        _check(
+            len(self.fractions) == 3
+            and all(share > 0 for share in self.fractions)
+            and abs(sum(self.fractions) - 1) < 1e-9,
+            f"split.fractions must be three positive shares that add up to 1, not {self.fractions}",
+        )
+        _check(self.n_folds == 0 or self.n_folds >= 2, f"split.n_folds must be 0 or at least 2, not {self.n_folds}")
+        _check(self.fold is None or self.fold >= 0, f"split.fold must be 0 or more, not {self.fold}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """[evaluate]: how results are measured."""
+
+    n_bootstrap: int = 1000
+    """Draws of patients for the intervals; 0 = no intervals."""
+    confidence: float = 0.95
+    seed: int = 0
+    tau_months: float | None = None
+    """Uno's C-index looks no further than this; left out: the ``tau_quantile`` of the training part's times."""
+    tau_quantile: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check(self.n_bootstrap >= 0, f"evaluate.n_bootstrap must be 0 or more, not {self.n_bootstrap}")
+        _check(0 < self.confidence < 1, f"evaluate.confidence must be between 0 and 1, not {self.confidence}")
+        _check(
+            self.tau_months is None or self.tau_months > 0,
+            f"evaluate.tau_months must be above 0, not {self.tau_months}",
+        )
+        _check(0 < self.tau_quantile <= 1, f"evaluate.tau_quantile must be in (0, 1], not {self.tau_quantile}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """A whole training recipe, one table each."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    bags: BagSettings = field(default_factory=BagSettings)
+    rna: RnaSettings = field(default_factory=RnaSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+
+def load_train_recipe(name_or_path: str, *, row: str | None = None) -> TrainRecipe:
+    """Read a training recipe.
+
+    Args:
+        name_or_path: a shipped recipe (``default``, ``table1``, ``table2``) or a TOML file.
+        row: which ``[rows.NAME]`` table to lay over the recipe's own keys; one row for each row of a paper's table.
+
+    Raises:
+        ConfigError: no such recipe, an unknown or missing row (the message lists them), or a setting that cannot be.
+    """
+    table, source = load_recipe(name_or_path, RECIPES)
+    rows = table.pop("rows", {})
+    if not isinstance(rows, Mapping) or not all(isinstance(value, Mapping) for value in rows.values()):
+        raise ConfigError(f"{source}: rows must hold one table per row, as in [rows.NAME.fit].")
+    if row is None and rows:
+        raise ConfigError(f"{source} has rows: choose one with --row. Rows: {', '.join(rows)}.")
+    if row is not None:
+        if row not in rows:
+            raise ConfigError(f"{source} has no row {row!r}. {_rows_hint(row, list(rows))}")
+        table = _overlay(table, rows[row])
+        source = f"{source}, row {row}"
+    return from_table(TrainRecipe, table, source=source)
+
+
+def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``over`` over it, table by table."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        result[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _rows_hint(row: str, rows: list[str]) -> str:
+    if not rows:
+        return "It has no rows at all: leave --row out."
+    close = difflib.get_close_matches(row, rows, n=1)
+    return (f"Did you mean {close[0]!r}? " if close else "") + f"Rows: {', '.join(rows)}."
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
