@@ -45,9 +45,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, source: str, where: st
     missing = [
         f"{where}{name}"
         for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"{source}: missing key {', '.join(map(repr, missing))}.")
@@ -166,8 +164,7 @@ def _convert(hint: Any, value: Any, *, source: str, path: str) -> Any:
         return tuple(_convert(arguments[0], item, source=source, path=f"{path}[]") for item in value)
     if origin is dict and isinstance(value, Mapping):
         return {
-            str(key): _convert(arguments[1], item, source=source, path=f"{path}.{key}")
-            for key, item in value.items()
+            str(key): _convert(arguments[1], item, source=source, path=f"{path}.{key}") for key, item in value.items()
         }
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

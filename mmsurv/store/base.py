@@ -1,0 +1,301 @@
+"""The feature store's interface, and the life of a record in it.
+
+Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. A backend
+(``hdf5``) says only how one record becomes one file and back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmsurv import provenance
+from mmsurv.errors import CorruptRecordError, RecipeMismatchError, RecordNotFoundError, StoreError
+from mmsurv.store import record as records
+from mmsurv.store.checked import CheckedRecords, Signature, signature
+from mmsurv.store.commit import PARTIAL, publish, temporary_name
+from mmsurv.store.failures import Failure, FailureLog
+from mmsurv.store.ids import check_slide_id
+from mmsurv.store.manifest import Manifest
+from mmsurv.store.rank import ROW_ORDER
+from mmsurv.store.record import Scalar, SlideRecord
+
+logger = logging.getLogger("mmsurv")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where a record's features lie as plain bytes: row-major, little-endian, uncompressed."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+
+class FeatureStore(ABC):
+    """Features of many slides, all made by one recipe.
+
+    Any number of processes may read and write one store. A record is there, whole, or it is not there.
+    """
+
+    backend: ClassVar[str]
+    suffix: ClassVar[str]
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._slides = path / "slides"
+        self._failures = FailureLog(path / "failures")
+        self._checked = CheckedRecords(path)
+        self._extents: dict[str, tuple[Signature, Extent]] = {}
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return self.manifest.recipe
+
+    @property
+    def recipe_sha256(self) -> str:
+        return self.manifest.recipe_sha256
+
+    @property
+    def dim(self) -> int:
+        return self.manifest.dim
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.manifest.numpy_dtype
+
+    @abstractmethod
+    def write_file(self, path: Path, record: SlideRecord) -> None:
+        """Write one record, with its attributes complete, as a new file at ``path``."""
+
+    @abstractmethod
+    def read_file(self, path: Path) -> SlideRecord:
+        """Read a whole record with all its attributes. Raises CorruptRecordError if it cannot be read."""
+
+    @abstractmethod
+    def read_attributes(self, path: Path) -> dict[str, Scalar]:
+        """Read a record's attributes only. Raises CorruptRecordError if they cannot be read."""
+
+    @abstractmethod
+    def read_extent(self, path: Path) -> Extent | None:
+        """Where the features lie as plain bytes, or None if they do not."""
+
+    @abstractmethod
+    def read_rows(self, path: Path, rows: slice) -> np.ndarray:
+        """Some rows of the features, in the store's dtype."""
+
+    def slide_ids(self) -> list[str]:
+        """Ids of the slides that have a record, sorted; the records themselves are not opened."""
+        if not self._slides.is_dir():
+            return []
+        names = (path.name for path in self._slides.iterdir())
+        return sorted(
+            name.removesuffix(self.suffix) for name in names if name.endswith(self.suffix) and not name.startswith(".")
+        )
+
+    def __len__(self) -> int:
+        return len(self.slide_ids())
+
+    def __contains__(self, slide_id: str) -> bool:
+        """Whether the slide is done: a readable record of this store's recipe.
+
+        Raises:
+            RecipeMismatchError: there is a record, of another recipe.
+        """
+        try:
+            self._own_attributes(slide_id)
+        except (RecordNotFoundError, CorruptRecordError):
+            return False
+        return True
+
+    def record_path(self, slide_id: str) -> Path:
+        """The file that holds, or would hold, a slide's record."""
+        return self._slides / f"{check_slide_id(slide_id)}{self.suffix}"
+
+    def attributes(self, slide_id: str) -> dict[str, Scalar]:
+        """A record's attributes, without the recipe's text."""
+        attributes = self._own_attributes(slide_id)
+        attributes.pop("recipe", None)
+        return attributes
+
+    def n_tiles(self, slide_id: str) -> int:
+        """Number of feature rows of a slide."""
+        extent = self.extent(slide_id)
+        return extent.shape[0] if extent else len(self.features(slide_id))
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files of writers that died. They are never read; a living writer may own one."""
+        return sorted(self._slides.glob(f".*{PARTIAL}")) if self._slides.is_dir() else []
+
+    def read(self, slide_id: str) -> SlideRecord:
+        """A whole record, hashed.
+
+        Raises:
+            RecordNotFoundError: the slide has no record.
+            CorruptRecordError: the file is truncated or its bytes are not those that were written.
+            RecipeMismatchError: the record is of another recipe.
+        """
+        path = self._existing(slide_id)
+        before = signature(path)
+        record = self.read_file(path)
+        self._require_intact(record, path)
+        self._checked.remember(path.name, before)
+        return record
+
+    def features(self, slide_id: str, rows: slice = slice(None)) -> np.ndarray:
+        """Features of a slide, (N, D) in the store's dtype; a prefix of the rows is a random sample of the tiles.
+
+        The record is hashed the first time this user reads it, and again when the file has changed.
+
+        Args:
+            slide_id: the slide.
+            rows: which rows, a slice of step 1.
+
+        Raises:
+            RecordNotFoundError, CorruptRecordError, RecipeMismatchError: as for :meth:`read`.
+        """
+        extent = self.extent(slide_id)
+        if extent is None:
+            return self.read_rows(self._existing(slide_id), rows)
+        start, stop, step = rows.indices(extent.shape[0])
+        if step != 1:
+            raise ValueError(f"rows must be a slice of step 1, not {step}.")
+        count, width = max(0, stop - start), extent.shape[1]
+        offset = extent.offset + start * width * extent.dtype.itemsize
+        values = np.fromfile(extent.path, extent.dtype, count * width, offset=offset)
+        return values.reshape(count, width)
+
+    def extent(self, slide_id: str) -> Extent | None:
+        """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
+        path = self._existing(slide_id)
+        found = signature(path)
+        known = self._extents.get(path.name)
+        if known and known[0] == found:
+            return known[1]
+        if not self._checked.knows(path.name, found):
+            self.read(slide_id)
+        else:
+            self._own_attributes(slide_id)
+        extent = self.read_extent(path)
+        if extent:
+            self._extents[path.name] = (found, extent)
+        return extent
+
+    def write(self, record: SlideRecord) -> bool:
+        """Commit a record: temporary file, fsync, read back, publish under its name without replacing.
+
+        A damaged file under that name is moved aside first. A failure noted for the slide is cleared.
+
+        Returns:
+            True if this call published the record; False if a good one was there already, which stays.
+
+        Raises:
+            StoreError: the record's parts do not fit together or hold NaN or Inf.
+            OSError: the disk is full or read-only; nothing is left behind.
+            RecipeMismatchError: there is a record of another recipe.
+        """
+        record = self._complete(records.checked(record, dim=self.dim, dtype=self.dtype))
+        final = self.record_path(record.slide_id)
+        self._slides.mkdir(exist_ok=True)
+        if final.exists():
+            if self._is_intact(record.slide_id):
+                return False
+            aside = temporary_name(final)
+            logger.warning("%s is damaged; it is kept as %s and written again.", final, aside.name)
+            final.replace(aside)
+        published = publish(
+            final,
+            write=lambda path: self.write_file(path, record),
+            check=lambda path: self._require_intact(self.read_file(path), path),
+        )
+        if published:
+            self._checked.remember(final.name, signature(final))
+        self.clear_failure(record.slide_id)
+        return published
+
+    def write_failure(self, slide_id: str, error: BaseException, *, source: str) -> Failure:
+        """Note that a slide could not be encoded, with the traceback and the number of attempts."""
+        return self._failures.write(slide_id, error, source=source)
+
+    def failures(self) -> list[Failure]:
+        """Slides that could not be encoded, by id."""
+        return self._failures.all()
+
+    def clear_failure(self, slide_id: str) -> None:
+        self._failures.clear(slide_id)
+
+    def verify(self, slide_id: str) -> list[str]:
+        """Check one record from its bytes, whatever was remembered. Returns problems; none means it is good."""
+        from mmsurv.store.verify import problems
+
+        return problems(self, slide_id)
+
+    def _existing(self, slide_id: str) -> Path:
+        path = self.record_path(slide_id)
+        if not path.is_file():
+            raise RecordNotFoundError(f"{self.path} has no record of slide {slide_id}.")
+        return path
+
+    def _own_attributes(self, slide_id: str) -> dict[str, Scalar]:
+        path = self._existing(slide_id)
+        attributes = self.read_attributes(path)
+        self._require_own(attributes, path)
+        return attributes
+
+    def _require_own(self, attributes: Mapping[str, Scalar], path: Path) -> None:
+        """The record is of this store's recipe, and of the slide its name says."""
+        if attributes.get("recipe_sha256") != self.recipe_sha256:
+            try:
+                theirs = json.loads(str(attributes.get("recipe", "{}")))
+            except ValueError:
+                theirs = {}
+            raise RecipeMismatchError(
+                f"{path} was made by another recipe than its store's (record → store):\n"
+                f"{provenance.difference_table(theirs, self.recipe)}\n"
+                "Move the file away, or import it into a store of its own."
+            )
+        named = path.name.removesuffix(self.suffix)
+        if not path.name.endswith(PARTIAL) and attributes.get("slide_id") != named:
+            raise CorruptRecordError(
+                f"{path} holds slide {attributes.get('slide_id')!r}. Give the file its slide's name back."
+            )
+
+    def _require_intact(self, record: SlideRecord, path: Path) -> None:
+        self._require_own(record.attributes, path)
+        remedy = f"Delete {path.name} and encode or import the slide again."
+        if records.features_digest(record.features) != record.attributes.get("features_sha256"):
+            raise CorruptRecordError(f"{path}: the features are not the bytes that were written. {remedy}")
+        if records.record_digest(record, record.attributes) != record.attributes.get("record_sha256"):
+            raise CorruptRecordError(f"{path}: coordinates, attributes or images are not what was written. {remedy}")
+
+    def _is_intact(self, slide_id: str) -> bool:
+        try:
+            self.read(slide_id)
+        except CorruptRecordError:
+            return False
+        return True
+
+    def _complete(self, record: SlideRecord) -> SlideRecord:
+        """The record with the attributes that are the store's to say."""
+        taken = sorted(set(record.attributes) & set(records.RESERVED))
+        if taken:
+            raise StoreError(f"{record.slide_id}: attributes {', '.join(taken)} are set by the store.")
+        attributes: dict[str, Scalar] = {
+            **record.attributes,
+            "slide_id": check_slide_id(record.slide_id),
+            "recipe": provenance.canonical_json(self.recipe),
+            "recipe_sha256": self.recipe_sha256,
+            "row_order": ROW_ORDER,
+            "features_sha256": records.features_digest(record.features),
+        }
+        attributes["record_sha256"] = records.record_digest(record, attributes)
+        return records.with_attributes(record, attributes)

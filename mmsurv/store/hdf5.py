@@ -1,0 +1,107 @@
+"""The HDF5 backend: one file per slide, features contiguous and uncompressed.
+
+Owns the layout of one file. Contiguous features can be read at their offset as fast as a flat file, and mapped into
+memory. Metadata is written in the format of HDF5 1.10, which checksums it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mmsurv.errors import CorruptRecordError
+from mmsurv.store.base import Extent, FeatureStore
+from mmsurv.store.record import Scalar, SlideRecord
+
+
+class Hdf5Store(FeatureStore):
+    """Records as HDF5 files, laid out as TRIDENT does: ``features``, ``coords`` and attributes on ``coords``."""
+
+    backend = "hdf5"
+    suffix = ".h5"
+
+    def write_file(self, path: Path, record: SlideRecord) -> None:
+        with h5py.File(path, "x", libver=("v110", "v110"), locking=False) as file:
+            file.attrs.update(record.attributes)
+            file.create_dataset("features", data=record.features)
+            coords = file.create_dataset("coords", data=record.coords)
+            coords.attrs.update(record.coords_attributes)
+            file.create_dataset("tissue", data=record.tissue)
+            if record.source_row is not None:
+                file.create_dataset("source_row", data=record.source_row)
+            if record.mask is not None:
+                file.create_dataset("mask", data=record.mask, compression="gzip")
+            if record.thumbnail is not None:
+                file.create_dataset("thumbnail", data=np.frombuffer(record.thumbnail, np.uint8))
+
+    def read_file(self, path: Path) -> SlideRecord:
+        with _open(path) as file:
+            attributes = _plain(file.attrs)
+            return SlideRecord(
+                slide_id=str(attributes.get("slide_id")),
+                features=file["features"][()],
+                coords=file["coords"][()],
+                tissue=file["tissue"][()],
+                attributes=attributes,
+                coords_attributes=_plain(file["coords"].attrs),
+                thumbnail=file["thumbnail"][()].tobytes() if "thumbnail" in file else None,
+                mask=file["mask"][()] if "mask" in file else None,
+                source_row=file["source_row"][()] if "source_row" in file else None,
+            )
+
+    def read_attributes(self, path: Path) -> dict[str, Scalar]:
+        with _open(path) as file:
+            return _plain(file.attrs)
+
+    def read_extent(self, path: Path) -> Extent | None:
+        with _open(path) as file:
+            dataset = file["features"]
+            offset = dataset.id.get_offset()
+            if offset is None or dataset.chunks is not None:
+                return None
+            return Extent(path, int(offset), dataset.shape, dataset.dtype)
+
+    def read_rows(self, path: Path, rows: slice) -> np.ndarray:
+        with _open(path) as file:
+            return file["features"][rows]
+
+
+class _open:  # noqa: N801  (used as a function)
+    """Open a record for reading; whatever HDF5 says of a damaged file becomes a CorruptRecordError.
+
+    Without file locks: records never change once published, and locks fail on some network file systems.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: h5py.File | None = None
+
+    def __enter__(self) -> h5py.File:
+        try:
+            self._file = h5py.File(self._path, "r", locking=False)
+        except OSError as error:
+            raise self._damaged(error) from error
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if self._file is not None:
+            self._file.close()
+        # h5py reports broken metadata as OSError, RuntimeError, KeyError, ValueError or UnicodeDecodeError.
+        if isinstance(error, OSError | RuntimeError | KeyError | ValueError | TypeError):
+            if isinstance(error, CorruptRecordError):
+                return
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> CorruptRecordError:
+        return CorruptRecordError(
+            f"{self._path} is not a readable record: {error}. Delete it and encode or import the slide again."
+        )
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Scalar]:
+    """HDF5 attributes as plain Python scalars."""
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in attributes.items()}

@@ -1,0 +1,116 @@
+"""``store.json``: what a store is, and the recipe all its records were made by.
+
+Owns the manifest's fields and its check. A store belongs to one recipe; another recipe is refused with the difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsurv import provenance
+from mmsurv.errors import ConfigError, CorruptRecordError, RecipeMismatchError, StoreError
+from mmsurv.store.commit import publish_bytes
+
+FORMAT = 1
+FILE_NAME = "store.json"
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of ``store.json``."""
+
+    backend: str
+    recipe: Mapping[str, Any]
+    recipe_sha256: str
+    dim: int
+    """Length of a feature vector."""
+    dtype: str
+    """Type the features are stored in."""
+    format: int = FORMAT
+    created: str = ""
+    """UTC, ISO 8601."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Libraries the store was created with; recorded, not part of the fingerprint."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"A store's dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}.")
+        if self.dim < 1:
+            raise ConfigError(f"A store's dim must be at least 1, not {self.dim}.")
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype(self.dtype).newbyteorder("<")
+
+
+def new_manifest(*, backend: str, recipe: Mapping[str, Any], dim: int, dtype: str) -> Manifest:
+    """A manifest for a store that is made now."""
+    # Through JSON and back, so that what is compared later is what can be written.
+    plain = json.loads(provenance.canonical_json(recipe))
+    return Manifest(
+        backend=backend,
+        recipe=plain,
+        recipe_sha256=provenance.fingerprint(plain),
+        dim=dim,
+        dtype=dtype,
+        created=provenance.now(),
+        versions=provenance.versions(),
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check ``store.json`` of the store at ``path``.
+
+    Raises:
+        StoreError: there is no store, or one of a format this version does not read.
+        CorruptRecordError: the manifest is damaged or its recipe was edited.
+    """
+    file = path / FILE_NAME
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        what = "does not exist" if not path.exists() else f"holds no {FILE_NAME}"
+        raise StoreError(
+            f"{path} is no feature store: it {what}. Make one with `mmsurv extract` or `mmsurv store import`."
+        ) from None
+    except ValueError as error:
+        raise CorruptRecordError(f"{file} is damaged: {error}. Restore it from a backup.") from error
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        found = table.get("format") if isinstance(table, dict) else type(table).__name__
+        raise StoreError(f"{file}: format {found!r}; this version of mmsurv reads format {FORMAT}.")
+    try:
+        manifest = Manifest(**table)
+    except TypeError as error:
+        raise CorruptRecordError(f"{file} is damaged: {error}.") from error
+    if provenance.fingerprint(manifest.recipe) != manifest.recipe_sha256:
+        raise CorruptRecordError(
+            f"{file}: the recipe does not have the fingerprint written beside it, so it was edited after the "
+            "store was made. Restore it: the features were made by the recipe that was there first."
+        )
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Publish ``store.json``; if another process was first, its manifest stays."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
+    publish_bytes(path / FILE_NAME, text.encode("utf-8"))
+
+
+def require_same(found: Manifest, wanted: Manifest, path: Path) -> None:
+    """Raise RecipeMismatchError, field by field, unless both manifests describe the same features."""
+    left = {**found.recipe, "store": {"dim": found.dim, "dtype": found.dtype, "backend": found.backend}}
+    right = {**wanted.recipe, "store": {"dim": wanted.dim, "dtype": wanted.dtype, "backend": wanted.backend}}
+    if provenance.differences(left, right):
+        raise RecipeMismatchError(
+            f"{path} was written by another recipe than the one asked for (store → asked):\n"
+            f"{provenance.difference_table(left, right)}\n"
+            f"Use the store's recipe (mmsurv store info {path}), or write to a new store."
+        )

@@ -1,0 +1,125 @@
+"""What the store keeps of one slide, and the digests that say it is unchanged.
+
+Owns the record's fields, their shapes and types, and the two checksums: one over the feature bytes, one over
+everything in the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmsurv.errors import StoreError
+from mmsurv.provenance import canonical_json
+
+Scalar = str | int | float | bool
+
+RESERVED = ("slide_id", "recipe", "recipe_sha256", "row_order", "features_sha256", "record_sha256")
+DIGESTS = ("features_sha256", "record_sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideRecord:
+    """Features of one slide's tiles, in rank order, with all that is needed to use them without the slide."""
+
+    slide_id: str
+    features: np.ndarray
+    """(N, D), one row per tile; the store's dtype (float16 unless said otherwise)."""
+    coords: np.ndarray
+    """(N, 2) int32, level-0 pixels (x, y) of each tile's top-left corner."""
+    tissue: np.ndarray
+    """(N,) float32, the share of the tile that is tissue, 0 to 1; NaN where it is not known."""
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    """Facts about the slide, its resolution and its tiles; flat. The store adds those in ``RESERVED``."""
+    coords_attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    """What TRIDENT keeps on ``coords``: patch_size, patch_size_level0, level0_magnification and so on."""
+    thumbnail: bytes | None = None
+    """A JPEG of the whole slide."""
+    mask: np.ndarray | None = None
+    """(H, W) uint8, 1 where tissue was found."""
+    source_row: np.ndarray | None = None
+    """(N,) int64, the row of each tile in the file it was imported from; None for records made here."""
+
+    @property
+    def n_tiles(self) -> int:
+        return len(self.features)
+
+
+def checked(record: SlideRecord, *, dim: int, dtype: np.dtype) -> SlideRecord:
+    """The record with its arrays in the store's types, after checking that they fit together.
+
+    Raises:
+        StoreError: no tiles, shapes that disagree, another dimension, a value that is not finite, or one that
+            the store's dtype cannot hold.
+    """
+    name = record.slide_id
+    features = np.asarray(record.features)
+    if features.ndim != 2 or features.shape[0] == 0:
+        raise StoreError(f"{name}: features must be (N, D) with at least one tile, not {features.shape}.")
+    count = len(features)
+    if features.shape[1] != dim:
+        raise StoreError(f"{name}: features have {features.shape[1]} dimensions, the store has {dim}.")
+    bad_rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad_rows.size:
+        raise StoreError(f"{name}: {bad_rows.size} of {count} rows hold NaN or Inf, the first is row {bad_rows[0]}.")
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(features, dtype=dtype)
+    if not np.isfinite(cast).all():
+        raise StoreError(
+            f"{name}: features up to {np.abs(features).max():.3g} do not fit {dtype}. Use a store of dtype float32."
+        )
+    coords = np.ascontiguousarray(record.coords, dtype=np.int32)
+    tissue = np.ascontiguousarray(record.tissue, dtype=np.float32)
+    if coords.shape != (count, 2) or tissue.shape != (count,):
+        raise StoreError(
+            f"{name}: {count} feature rows, but coords {coords.shape} (expected ({count}, 2)) "
+            f"and tissue {tissue.shape} (expected ({count},))."
+        )
+    rows = record.source_row
+    if rows is not None:
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
+        if rows.shape != (count,):
+            raise StoreError(f"{name}: source_row is {rows.shape}, expected ({count},).")
+    mask = None if record.mask is None else np.ascontiguousarray(record.mask, dtype=np.uint8)
+    return dataclasses.replace(record, features=cast, coords=coords, tissue=tissue, source_row=rows, mask=mask)
+
+
+def features_digest(features: np.ndarray) -> str:
+    """SHA-256 (hex) of the feature bytes, row by row, little-endian."""
+    little = np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.view(np.uint8).reshape(-1).data).hexdigest()
+
+
+def record_digest(record: SlideRecord, attributes: Mapping[str, Scalar]) -> str:
+    """SHA-256 (hex) over every part of the record but the features, which enter by their own digest.
+
+    Args:
+        record: the record as stored.
+        attributes: its attributes as stored, with ``features_sha256``; ``record_sha256`` is left out.
+    """
+    named = {key: value for key, value in attributes.items() if key != "record_sha256"}
+    digest = hashlib.sha256(canonical_json([named, dict(record.coords_attributes)]).encode("utf-8"))
+    arrays = {
+        "coords": record.coords,
+        "tissue": record.tissue,
+        "mask": record.mask,
+        "source_row": record.source_row,
+        "thumbnail": None if record.thumbnail is None else np.frombuffer(record.thumbnail, np.uint8),
+    }
+    for name, array in arrays.items():
+        if array is None:
+            digest.update(f"{name}:none;".encode())
+            continue
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(f"{name}:{little.dtype.str}{little.shape};".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def with_attributes(record: SlideRecord, attributes: Mapping[str, Scalar]) -> SlideRecord:
+    """A copy of the record with other attributes."""
+    return dataclasses.replace(record, attributes=dict(attributes))
