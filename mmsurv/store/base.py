@@ -90,6 +90,10 @@ class FeatureStore(ABC):
         """Where the features lie as plain bytes, or None if they do not."""
 
     @abstractmethod
+    def read_shape(self, path: Path) -> tuple[int, int]:
+        """Shape (N, D) of the features, without reading them."""
+
+    @abstractmethod
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
         """Some rows of the features, in the store's dtype."""
 
@@ -128,9 +132,8 @@ class FeatureStore(ABC):
         return attributes
 
     def n_tiles(self, slide_id: str) -> int:
-        """Number of feature rows of a slide."""
-        extent = self.extent(slide_id)
-        return extent.shape[0] if extent else len(self.features(slide_id))
+        """Number of feature rows of a slide, from the record's header; the features are not read or hashed."""
+        return self.read_shape(self._existing(slide_id))[0]
 
     def leftovers(self) -> list[Path]:
         """Temporary files of writers that died. They are never read; a living writer may own one."""

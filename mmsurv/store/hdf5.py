@@ -65,6 +65,10 @@ class Hdf5Store(FeatureStore):
                 return None
             return Extent(path, int(offset), dataset.shape, dataset.dtype)
 
+    def read_shape(self, path: Path) -> tuple[int, int]:
+        with _open(path) as file:
+            return file["features"].shape
+
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
         with _open(path) as file:
             return file["features"][rows]
