@@ -1,0 +1,232 @@
+"""The contract every backend of the store passes, as a pytest class to inherit from.
+
+Owns what a backend must do, in behaviour. Raw bytes of the record file are changed beside the store's back to show
+that damage is noticed. A backend's test module needs five lines:
+
+    class TestHdf5Store(StoreContract):
+        backend = "hdf5"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mmsurv.errors import (
+    BadSlideIdError,
+    CorruptRecordError,
+    RecipeMismatchError,
+    RecordNotFoundError,
+    StoreError,
+)
+from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store, rank_order
+from mmsurv.store import commit as commits
+
+RECIPE: dict[str, Any] = {"encoder": {"name": "resnet50", "weights": "3f9c"}, "tile": {"px": 224, "mpp": 0.5}}
+
+
+def make_record(slide_id: str = "slide-1", *, tiles: int = 60, dim: int = 8, seed: int = 0) -> SlideRecord:
+    """A record as stage 1 would write it, of made-up numbers."""
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil(np.sqrt(tiles)))
+    coords = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)[:tiles] * 448
+    order = rank_order(slide_id, coords, 0)
+    return SlideRecord(
+        slide_id=slide_id,
+        features=rng.normal(size=(tiles, dim)).astype(np.float16),
+        coords=coords[order].astype(np.int32),
+        tissue=rng.random(tiles).astype(np.float32),
+        attributes={"sample_seed": 0, "mpp": 0.25, "mpp_source": "property", "n_unreadable": 0, "n_tissue_tiles": 99},
+        coords_attributes={"patch_size": 224, "patch_size_level0": 448, "overlap": 0, "name": slide_id},
+        thumbnail=b"\xff\xd8 not really a JPEG \xff\xd9",
+        mask=(rng.random((20, 30)) > 0.5).astype(np.uint8),
+    )
+
+
+class StoreContract:
+    """Inherit, and set ``backend``."""
+
+    backend: ClassVar[str]
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        return create_store(tmp_path / "störe with spaces", recipe=RECIPE, dim=8, backend=self.backend)
+
+    def test_a_record_comes_back_as_it_was_written(self, store: FeatureStore) -> None:
+        record = make_record()
+        assert store.write(record)
+        back = store.read("slide-1")
+        for name in ("features", "coords", "tissue", "mask"):
+            left, right = getattr(record, name), getattr(back, name)
+            assert left.dtype == right.dtype, name
+            np.testing.assert_array_equal(left, right, err_msg=name)
+        assert back.thumbnail == record.thumbnail
+        assert dict(back.coords_attributes) == dict(record.coords_attributes)
+        assert {key: back.attributes[key] for key in record.attributes} == dict(record.attributes)
+        assert store.verify("slide-1") == []
+
+    def test_the_same_record_makes_the_same_bytes(self, store: FeatureStore, tmp_path: Path) -> None:
+        other = create_store(tmp_path / "other", recipe=RECIPE, dim=8, backend=self.backend)
+        store.write(make_record())
+        other.write(make_record())
+        assert store.record_path("slide-1").read_bytes() == other.record_path("slide-1").read_bytes()
+
+    def test_rows_are_read_as_slices(self, store: FeatureStore) -> None:
+        record = make_record()
+        store.write(record)
+        for rows in (slice(None), slice(0, 16), slice(40, 200), slice(5, 5), slice(-3, None)):
+            np.testing.assert_array_equal(store.features("slide-1", rows), record.features[rows])
+
+    def test_an_extent_names_the_bytes_of_the_features(self, store: FeatureStore) -> None:
+        record = make_record()
+        store.write(record)
+        extent = store.extent("slide-1")
+        if extent is None:
+            pytest.skip("this backend does not lay features out as plain bytes")
+        mapped = np.memmap(extent.path, extent.dtype, "r", extent.offset, extent.shape)
+        np.testing.assert_array_equal(mapped, record.features)
+
+    def test_the_first_record_stays(self, store: FeatureStore) -> None:
+        assert store.write(make_record(seed=1))
+        assert not store.write(make_record(seed=2))
+        np.testing.assert_array_equal(store.features("slide-1"), make_record(seed=1).features)
+
+    def test_slides_are_listed_in_order(self, store: FeatureStore) -> None:
+        for slide_id in ("b", "a.4755D138-5842", "ä ö"):
+            store.write(make_record(slide_id))
+        assert store.slide_ids() == sorted(["b", "a.4755D138-5842", "ä ö"])
+        assert len(store) == 3
+        assert "b" in store
+        assert "c" not in store
+        assert store.n_tiles("b") == 60
+
+    def test_a_missing_record_is_named(self, store: FeatureStore) -> None:
+        with pytest.raises(RecordNotFoundError, match="no record of slide nowhere"):
+            store.features("nowhere")
+
+    @pytest.mark.parametrize("slide_id", ["..", "../up", "a/b", "a\\b", "", ".hidden", "tab\there", "x" * 201, " a"])
+    def test_an_id_never_becomes_a_path_of_its_own(self, store: FeatureStore, slide_id: str) -> None:
+        with pytest.raises(BadSlideIdError, match="cannot be a slide id"):
+            store.write(dataclasses.replace(make_record(), slide_id=slide_id))
+        assert store.slide_ids() == []
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"features": np.full((60, 8), np.nan, np.float32)}, "60 of 60 rows hold NaN or Inf"),
+            ({"features": np.full((60, 8), 1e6, np.float32)}, "do not fit float16"),
+            ({"features": np.zeros((60, 9), np.float16)}, "9 dimensions, the store has 8"),
+            ({"features": np.zeros((0, 8), np.float16)}, "at least one tile"),
+            ({"coords": np.zeros((59, 2), np.int32)}, "expected \\(60, 2\\)"),
+            ({"attributes": {"recipe_sha256": "mine"}}, "are set by the store"),
+        ],
+    )
+    def test_a_record_that_does_not_fit_is_refused(
+        self, store: FeatureStore, change: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(StoreError, match=message):
+            store.write(dataclasses.replace(make_record(), **change))
+        assert list((store.path / "slides").iterdir()) == []
+
+    def test_flipped_bits_are_noticed(self, store: FeatureStore) -> None:
+        record = make_record()
+        store.write(record)
+        path = store.record_path("slide-1")
+        whole = path.read_bytes()
+        at = whole.index(record.features.tobytes()[:64]) + 21
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        assert "not the bytes that were written" in store.verify("slide-1")[0]
+        with pytest.raises(CorruptRecordError, match=r"slide-1.*not the bytes that were written"):
+            open_store(store.path).features("slide-1", slice(0, 1))
+
+    def test_changed_coordinates_are_noticed(self, store: FeatureStore) -> None:
+        record = make_record()
+        store.write(record)
+        path = store.record_path("slide-1")
+        whole = path.read_bytes()
+        at = whole.index(record.coords.tobytes()[:64]) + 1
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(CorruptRecordError, match="coordinates, attributes or images"):
+            store.read("slide-1")
+
+    @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+    def test_a_truncated_record_is_not_done_and_is_written_again(self, store: FeatureStore, share: float) -> None:
+        store.write(make_record())
+        path = store.record_path("slide-1")
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert store.verify("slide-1")
+        with pytest.raises(CorruptRecordError, match="slide-1"):
+            open_store(store.path).features("slide-1")
+        assert store.write(make_record())
+        assert store.verify("slide-1") == []
+        assert len(store.leftovers()) == 1, "the damaged file is kept aside"
+
+    def test_a_record_of_another_recipe_is_refused_field_by_field(self, store: FeatureStore, tmp_path: Path) -> None:
+        theirs = {"encoder": {"name": "resnet18", "weights": "77ab"}, "tile": {"px": 224, "mpp": 0.5}}
+        other = create_store(tmp_path / "other", recipe=theirs, dim=8, backend=self.backend)
+        other.write(make_record())
+        store.record_path("slide-1").write_bytes(other.record_path("slide-1").read_bytes())
+        with pytest.raises(RecipeMismatchError, match=r"encoder\.name +resnet18 → resnet50"):
+            "slide-1" in store  # noqa: B015
+
+    def test_a_record_under_another_slides_name_is_refused(self, store: FeatureStore) -> None:
+        store.write(make_record())
+        store.record_path("slide-1").rename(store.record_path("slide-2"))
+        with pytest.raises(CorruptRecordError, match="holds slide 'slide-1'"):
+            store.features("slide-2")
+
+    def test_the_same_recipe_opens_the_store_and_another_is_refused(self, store: FeatureStore) -> None:
+        again = create_store(store.path, recipe=dict(reversed(RECIPE.items())), dim=8, backend=self.backend)
+        assert again.recipe_sha256 == store.recipe_sha256
+        other = {**RECIPE, "tile": {"px": 256, "mpp": 0.5}}
+        with pytest.raises(RecipeMismatchError, match=r"tile\.px +224 → 256"):
+            create_store(store.path, recipe=other, dim=8, backend=self.backend)
+        with pytest.raises(RecipeMismatchError, match=r"store\.dim +8 → 9"):
+            create_store(store.path, recipe=RECIPE, dim=9, backend=self.backend)
+
+    @pytest.mark.parametrize("failing", ["write", "fsync", "link"])
+    def test_a_full_disk_leaves_nothing(
+        self, store: FeatureStore, failing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*args: object, **kwargs: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        if failing == "write":
+            monkeypatch.setattr(store, "write_file", full)
+        elif failing == "fsync":
+            monkeypatch.setattr(commits.os, "fsync", full)
+        else:
+            monkeypatch.setattr(commits.os, "link", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.write(make_record())
+        monkeypatch.undo()
+        assert list((store.path / "slides").iterdir()) == []
+        assert store.write(make_record())
+
+    def test_without_hard_links_a_record_is_still_published_once(
+        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unsupported(*args: object, **kwargs: object) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(commits.os, "link", unsupported)
+        assert store.write(make_record(seed=1))
+        assert not store.write(make_record(seed=2))
+        np.testing.assert_array_equal(store.features("slide-1"), make_record(seed=1).features)
+
+    def test_a_failure_is_counted_and_cleared_by_success(self, store: FeatureStore) -> None:
+        for _ in range(2):
+            store.write_failure("slide-1", ValueError("torn"), source="slide-1.svs")
+        store.write_failure("../bad", ValueError("id"), source="bad.svs")
+        assert [(failure.slide_id, failure.attempts) for failure in store.failures()] == [("../bad", 1), ("slide-1", 2)]
+        assert not (store.path / "bad.json").exists()
+        store.write(make_record())
+        assert [failure.slide_id for failure in store.failures()] == ["../bad"]

@@ -1,0 +1,88 @@
+"""``mmsurv store`` as typed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mmsurv.cli import cli
+from mmsurv.errors import JobFailedError
+from mmsurv.store import create_store
+from mmsurv.store.testing import RECIPE, make_record
+
+
+@pytest.fixture
+def store_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = create_store(tmp_path / "store", recipe=RECIPE, dim=8)
+    for slide_id in ("a", "b", "c"):
+        store.write(make_record(slide_id))
+    store.write_failure("d", ValueError("torn"), source="d.svs")
+    return tmp_path / "store"
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_info_says_what_the_store_holds(store_path: Path) -> None:
+    text = run("store", "info", store_path).output
+    assert "slides         3" in text
+    assert "tiles          180" in text
+    assert "failures       1" in text
+    assert "encoder.name                   resnet50" in text
+    facts = json.loads(run("store", "info", store_path, "--json").output)
+    assert (facts["slides"], facts["dim"], facts["recipe"]) == (3, 8, RECIPE)
+
+
+def test_info_says_when_the_weights_are_random(tmp_path: Path) -> None:
+    create_store(tmp_path / "s", recipe={"encoder": {"name": "resnet18", "weights": "random"}}, dim=8)
+    assert "weights are random" in run("store", "info", tmp_path / "s").output
+
+
+def test_list_has_a_line_for_each_slide(store_path: Path) -> None:
+    lines = run("store", "list", store_path).output.splitlines()
+    assert [line.split()[0] for line in lines] == ["slide_id", "a", "b", "c"]
+    assert [row["slide_id"] for row in json.loads(run("store", "list", store_path, "--json").output)] == ["a", "b", "c"]
+    assert "d: ValueError: torn (attempt 1, d.svs)" in run("store", "list", store_path, "--failures").output
+
+
+def test_verify_names_every_damaged_record(store_path: Path) -> None:
+    assert "3 records are whole." in run("store", "verify", store_path).output
+    for slide_id, cut in (("a", 100), ("c", 5000)):
+        path = store_path / "slides" / f"{slide_id}.h5"
+        path.write_bytes(path.read_bytes()[:-cut])
+    result = run("store", "verify", store_path)
+    assert isinstance(result.exception, JobFailedError)
+    assert "2 of 3 records are damaged" in str(result.exception)
+    assert {line.partition(":")[0] for line in result.output.splitlines()} == {"a", "c"}
+
+
+def test_verify_lists_what_a_killed_writer_left(store_path: Path) -> None:
+    (store_path / "slides" / ".x.0123.partial").write_bytes(b"half")
+    result = run("store", "verify", store_path)
+    assert result.exit_code == 0
+    assert "a writer's temporary file" in result.output
+
+
+def test_import_reads_what_stage_one_wrote_as_trident(store_path: Path, tmp_path: Path) -> None:
+    """Our records are in TRIDENT's layout: their tools open them, and so does our own import."""
+    source = tmp_path / "features"
+    shutil.copytree(store_path / "slides", source)
+    with h5py.File(source / "z.h5", "w") as file:
+        file["features"] = np.zeros((3, 5))
+    result = run("store", "import", source, "-o", tmp_path / "imported")
+    assert "3 of 4 slides, 180 tiles × 8" in result.output
+    assert isinstance(result.exception, JobFailedError)
+    assert "z: ImportLayoutError" in str(result.exception)
+    assert "encoder (give --encoder)" in result.output
+    assert run("store", "verify", tmp_path / "imported").exit_code == 0
+
+
+def test_a_path_that_is_no_store_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    result = run("store", "info", tmp_path)
+    assert "holds no store.json" in str(result.exception)

@@ -1,0 +1,126 @@
+"""Folders of CLAM and TRIDENT features become stores."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mmsurv.errors import ImportLayoutError, RecipeMismatchError
+from mmsurv.store.interop import import_features
+
+TRIDENT = {
+    "patch_size": 224, "patch_size_level0": 448, "level0_magnification": 40, "target_magnification": 20,
+    "overlap": 0, "name": "s", "savetodir": "/data", "level0_width": 9000, "level0_height": 8000,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def write_foreign(folder: Path, name: str, *, tiles: int = 20, dim: int = 6, trident: bool = False, **change) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(name))
+    features = change.get("features", rng.normal(size=(tiles, dim)).astype(np.float32))
+    coords = change.get("coords", np.stack([np.arange(tiles) * 448, np.arange(tiles) % 5 * 448], 1).astype(np.int64))
+    with h5py.File(folder / f"{name}.h5", "w") as file:
+        file["features"] = features
+        file["coords"] = coords
+        if trident:
+            file["coords"].attrs.update(TRIDENT)
+            file["features"].attrs.update(encoder=change.get("encoder", "uni_v1"), savetodir="None")
+    return folder / f"{name}.h5"
+
+
+def test_rows_keep_their_coordinates_and_say_where_they_came_from(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "features_uni_v1", "TCGA-02-0047-01Z-00-DX1.4755D138-58", trident=True)
+    store, results = import_features(path.parent, tmp_path / "store")
+    assert [result.problem for result in results] == [None]
+    record = store.read("TCGA-02-0047-01Z-00-DX1.4755D138-58")
+    with h5py.File(path) as file:
+        features, coords = file["features"][()], file["coords"][()]
+    rows = record.source_row
+    assert sorted(rows) == list(range(20))
+    assert list(rows) != list(range(20))
+    np.testing.assert_array_equal(record.features, features[rows].astype(np.float16))
+    np.testing.assert_array_equal(record.coords, coords[rows])
+    assert record.coords_attributes["patch_size_level0"] == 448
+    assert "savetodir" not in record.coords_attributes
+    assert store.recipe["encoder"]["name"] == "uni_v1"
+    assert np.isnan(record.tissue).all()
+    assert store.verify(record.slide_id) == []
+
+
+def test_clam_features_take_tile_sizes_from_the_patches_folder(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "FEATURES" / "h5_files", "a")
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    with h5py.File(patches / "a.h5", "w") as file:
+        file["coords"] = np.zeros((1, 2))
+        file["coords"].attrs.update(patch_size=256, patch_level=1, downsample=np.array([4.0, 4.0]))
+    store, _ = import_features(tmp_path / "FEATURES", tmp_path / "store", patches=patches, encoder="resnet50")
+    assert store.recipe["layout"] == "clam"
+    assert store.read("a").coords_attributes == {"patch_size": 256, "patch_size_level0": 1024}
+
+
+def test_a_batch_axis_of_one_is_dropped(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a", features=np.ones((1, 20, 6), np.float32), trident=True)
+    store, _ = import_features(tmp_path / "f", tmp_path / "store")
+    assert store.features("a").shape == (20, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": np.ones((20, 7), np.float32)}, "7 dimensions, the store has 6"),
+        ({"features": np.ones((19, 6), np.float32)}, "expected \\(19, 2\\)"),
+        ({"features": np.full((20, 6), np.inf, np.float32)}, "NaN or Inf"),
+        ({"features": np.zeros((0, 6), np.float32), "coords": np.zeros((0, 2))}, "no tiles"),
+        ({"coords": np.full((20, 2), 0.25, np.float32)}, "STAMP keeps µm"),
+        ({"coords": np.full((20, 2), -1)}, "expected level-0 pixels"),
+        ({"encoder": "resnet50"}, "encoded by resnet50, the first file by uni_v1"),
+    ],
+)
+def test_a_bad_file_is_named_and_the_rest_imported(tmp_path: Path, change, message: str) -> None:
+    write_foreign(tmp_path / "f", "a", trident=True)
+    write_foreign(tmp_path / "f", "b", trident=True, **change)
+    write_foreign(tmp_path / "f", "c", trident=True)
+    store, results = import_features(tmp_path / "f", tmp_path / "store")
+    problems = {result.slide_id: result.problem for result in results}
+    assert problems["a"] is None
+    assert problems["c"] is None
+    assert re.search(message, str(problems["b"]))
+    assert store.slide_ids() == ["a", "c"]
+    assert [failure.slide_id for failure in store.failures()] == ["b"]
+
+
+def test_what_is_not_hdf5_is_named(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "b")
+    (tmp_path / "f" / "a.h5").write_text("<html>")
+    with h5py.File(tmp_path / "f" / "c.h5", "w") as file:
+        file["feats"] = np.zeros(3)
+    _, results = import_features(tmp_path / "f", tmp_path / "store")
+    problems = {result.slide_id: str(result.problem) for result in results}
+    assert "not a readable HDF5 file" in problems["a"]
+    assert "no dataset 'features'; found feats" in problems["c"]
+
+
+def test_a_folder_without_features_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"")
+    with pytest.raises(ImportLayoutError, match=r"holds no \.h5 file"):
+        import_features(tmp_path, tmp_path / "store")
+    with pytest.raises(ImportLayoutError, match="is not a folder"):
+        import_features(tmp_path / "nowhere", tmp_path / "store")
+
+
+def test_importing_again_changes_nothing_and_another_encoder_is_refused(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a", trident=True)
+    store, _ = import_features(tmp_path / "f", tmp_path / "store")
+    before = store.record_path("a").read_bytes()
+    import_features(tmp_path / "f", tmp_path / "store")
+    assert store.record_path("a").read_bytes() == before
+    with pytest.raises(RecipeMismatchError, match=r"encoder\.name +uni_v1 → conch"):
+        import_features(tmp_path / "f", tmp_path / "store", encoder="conch")
