@@ -1,0 +1,153 @@
+"""How much the feature store costs over bare files.
+
+    python benchmarks/store.py [--slides 24] [--tiles 2000] [--dim 2048] [--rounds 7]
+
+Made-up float16 features, one record a slide. Three questions, each a ratio of medians over alternating rounds:
+    ratio         bytes/s of store.features(slide) ÷ bytes/s of np.fromfile of the same bytes, both from the page cache
+    write_ratio   bytes/s of the bare HDF5 file ÷ bytes/s of np.save, neither flushed to disk
+    commit_share  time of a whole commit (hash, write, fsync, read back, publish) ÷ time to encode the slide's tiles
+                  with ResNet-50 (random weights: the time does not depend on them), from the rate of a few batches
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmsurv import provenance
+from mmsurv.store import FeatureStore, SlideRecord, create_store, rank_order
+
+TARGETS = {"ratio": 0.9, "write_ratio": 0.7, "commit_share": 0.05}
+
+
+def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        result = measure(Path(folder), arguments)
+    print(json.dumps(result))
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    records = [_record(f"slide-{index}", arguments.tiles, arguments.dim) for index in range(arguments.slides)]
+    size = records[0].features.nbytes * len(records)
+    store = create_store(folder / "store", recipe={"benchmark": "made-up features"}, dim=arguments.dim)
+
+    commits = [_seconds(lambda record=record: store.write(record)) for record in records]
+    for record in records:
+        record.features.tofile(folder / f"{record.slide_id}.bin")
+    reads = _alternate(
+        arguments.rounds,
+        ours=lambda: _read_store(store, records),
+        bare=lambda: _read_flat(folder, records),
+    )
+    writes = _alternate(
+        arguments.rounds,
+        ours=lambda: _write_hdf5(store, folder, records),
+        bare=lambda: _write_npy(folder, records),
+    )
+    encode = _encode_seconds(arguments.tiles)
+    commit = statistics.median(commits)
+    print(f"read: ours {size / reads['ours'] / 1e9:.2f} GB/s, np.fromfile {size / reads['bare'] / 1e9:.2f} GB/s")
+    print(f"write: ours {size / writes['ours'] / 1e9:.2f} GB/s, np.save {size / writes['bare'] / 1e9:.2f} GB/s")
+    print(f"commit: {commit * 1e3:.1f} ms of {encode:.1f} s to encode {arguments.tiles} tiles")
+    return {
+        "benchmark": "store",
+        "ratio": round(reads["bare"] / reads["ours"], 3),
+        "write_ratio": round(writes["bare"] / writes["ours"], 3),
+        "commit_share": round(commit / encode, 5),
+        "target": TARGETS,
+        "record": [arguments.tiles, arguments.dim, "float16"],
+        "slides": arguments.slides,
+        "data": "made-up features; the encoder's weights are random",
+        "machine": {**provenance.machine(), "cores": os.cpu_count()},
+        "versions": provenance.versions(["h5py", "numpy", "torch"]),
+    }
+
+
+def _record(slide_id: str, tiles: int, dim: int) -> SlideRecord:
+    rng = np.random.default_rng(len(slide_id))
+    side = int(np.ceil(np.sqrt(tiles)))
+    coords = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)[:tiles] * 448
+    return SlideRecord(
+        slide_id=slide_id,
+        features=rng.random((tiles, dim), np.float32).astype(np.float16),
+        coords=coords[rank_order(slide_id, coords, 0)],
+        tissue=np.ones(tiles, np.float32),
+        attributes={"sample_seed": 0},
+        thumbnail=rng.bytes(60_000),
+        mask=np.ones((500, 500), np.uint8),
+    )
+
+
+def _read_store(store: FeatureStore, records: list[SlideRecord]) -> None:
+    for record in records:
+        store.features(record.slide_id)
+
+
+def _read_flat(folder: Path, records: list[SlideRecord]) -> None:
+    for record in records:
+        np.fromfile(folder / f"{record.slide_id}.bin", np.float16).reshape(record.features.shape)
+
+
+def _write_hdf5(store: FeatureStore, folder: Path, records: list[SlideRecord]) -> None:
+    for record in records:
+        path = folder / "bare.h5"
+        path.unlink(missing_ok=True)
+        store.write_file(path, record)
+
+
+def _write_npy(folder: Path, records: list[SlideRecord]) -> None:
+    for record in records:
+        path = folder / "bare.npy"
+        path.unlink(missing_ok=True)
+        np.save(path, record.features)
+
+
+def _alternate(rounds: int, **sides: Callable[[], None]) -> dict[str, float]:
+    """Median seconds of each side, measured in turn so that a slow moment of the machine hits both."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(_seconds(side))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def _encode_seconds(tiles: int, batch: int = 32) -> float:
+    from mmsurv_extract.encoder import EncoderSettings, build_encoder
+
+    encoder = build_encoder(EncoderSettings(name="resnet50", weights="random"), device="cpu")
+    images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
+    encoder(images)
+    return statistics.median(_seconds(lambda: encoder(images)) for _ in range(3)) / batch * tiles
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--slides", type=int, default=24)
+    parser.add_argument("--tiles", type=int, default=2000)
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--dir", help="folder to measure in; default: the system's temporary folder")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
