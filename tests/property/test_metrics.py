@@ -60,8 +60,8 @@ def test_every_resample_draws_as_many_patients_as_there_are(n_patients, seed) ->
 @given(cohorts())
 def test_uno_with_an_uncensored_reference_is_harrell_truncated_at_tau(cohort) -> None:
     risk, time, event, _ = cohort
-    reference = {"train_time": np.arange(1.0, 9.0), "train_event": np.ones(8, bool)}
-    uno = metrics.c_index_ipcw(risk, time, event, **reference, tau=7.0)
+    reference = metrics.Reference(name="train", time=np.arange(1.0, 9.0), event=np.ones(8, bool), tau=7.0)
+    uno = metrics.c_index_ipcw(risk, time, event, reference)
     harrell = metrics.c_index(risk, time, event)
     if harrell.value is None:
         assert uno.value is None

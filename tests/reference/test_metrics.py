@@ -42,13 +42,14 @@ def test_every_draw_is_scikit_survivals_c_index_of_the_duplicated_slides(slides)
 def test_every_weighted_draw_is_scikit_survivals_ipcw_c_index_of_the_duplicated_slides(slides) -> None:
     risk, time, event, patient = slides
     rng = np.random.default_rng(12)
-    train = {"train_time": rng.exponential(20, 80) + 1, "train_event": rng.random(80) < 0.5}
-    tau = metrics.training_tau(train["train_time"], 0.8)
-    weights = metrics.uno_weights(time, event, **train, tau=tau)
+    follow_up = rng.exponential(20, 80) + 1
+    tau = metrics.quantile_tau(follow_up, 0.8)
+    train = metrics.Reference(name="train", time=follow_up, event=rng.random(80) < 0.5, tau=tau)
+    weights = metrics.uno_weights(time, event, train)
     draws = metrics.bootstrap_c_index(risk, time, event, patient, n_resamples=25, seed=9, weight_N=weights)
     _, index = np.unique(patient, return_inverse=True)
     times_drawn = metrics.resample_patients(index.max() + 1, n_resamples=25, seed=9).astype(int)
-    reference = Surv.from_arrays(train["train_event"], train["train_time"])
+    reference = Surv.from_arrays(train.event, train.time)
     for draw, multiplicity in zip(draws, times_drawn, strict=True):
         rows = np.repeat(np.arange(len(risk)), multiplicity[index])
         test = Surv.from_arrays(event[rows], time[rows])

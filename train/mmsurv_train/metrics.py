@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 TIED_TOLERANCE = 1e-8
 """Risks closer than this are tied: scikit-survival's default, repeated for the bootstrap."""
 
-INTERVAL_LEVEL = 0.95
+CURVE_CONFIDENCE = 0.95
 INTERVAL_METHOD = "percentile bootstrap over patients"
 
 _BLOCK_ROWS = 512
@@ -47,6 +47,18 @@ class LogRank:
     chi2: float | None
     p: float | None
     reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Where Uno's C-index takes its censoring distribution from: outcomes that had no part in the test."""
+
+    name: str
+    """Which part it is, for the record."""
+    time: NDArray[np.float64]
+    event: NDArray[np.bool_]
+    tau: float
+    """Months; events at or after it are not judged. Fixed from the same part (:func:`quantile_tau`)."""
 
 
 def comparable_pairs(time_N: ArrayLike, event_N: ArrayLike) -> int:
@@ -82,47 +94,36 @@ def c_index(risk_N: ArrayLike, time_N: ArrayLike, event_N: ArrayLike) -> Estimat
     return Estimate(float(concordance_index_censored(event, time, risk, tied_tol=TIED_TOLERANCE)[0]))
 
 
-def training_tau(time_N: ArrayLike, quantile: float) -> float:
-    """The time up to which Uno's C-index judges: a quantile of the training part's follow-up, in months."""
+def quantile_tau(time_N: ArrayLike, quantile: float) -> float:
+    """A τ for Uno's C-index: a quantile of the follow-up times, in months."""
     return float(np.quantile(np.asarray(time_N, float), quantile))
 
 
-def uno_weights(
-    time_N: ArrayLike, event_N: ArrayLike, *, train_time: ArrayLike, train_event: ArrayLike, tau: float
-) -> NDArray[np.float64]:
-    """Weight of each sample's pairs in Uno's C-index: 1/Ĝ(t)² for an event before tau, otherwise 0.
+def uno_weights(time_N: ArrayLike, event_N: ArrayLike, reference: Reference) -> NDArray[np.float64]:
+    """Weight of each sample's pairs in Uno's C-index: 1/Ĝ(t)² for an event before τ, otherwise 0.
 
-    Ĝ is the Kaplan–Meier estimate of the censoring distribution in the training part.
+    Ĝ is the Kaplan–Meier estimate of the reference's censoring distribution.
 
     Raises:
-        ValueError: Ĝ cannot be estimated, or is zero at an event before tau.
+        ValueError: Ĝ cannot be estimated, or is zero at an event before τ.
     """
     from sksurv.nonparametric import CensoringDistributionEstimator
 
     time, event = np.asarray(time_N, float), np.asarray(event_N, bool)
-    used = event & (time < tau)
+    used = event & (time < reference.tau)
     weights = np.zeros(len(time))
     if used.any():
-        censoring = CensoringDistributionEstimator().fit(_structured(train_time, train_event))
+        censoring = CensoringDistributionEstimator().fit(_structured(reference.time, reference.event))
         weights[used] = censoring.predict_ipcw(_structured(time[used], event[used])) ** 2
     return weights
 
 
-def c_index_ipcw(
-    risk_N: ArrayLike,
-    time_N: ArrayLike,
-    event_N: ArrayLike,
-    *,
-    train_time: ArrayLike,
-    train_event: ArrayLike,
-    tau: float,
-) -> Estimate:
-    """Uno's concordance index, weighted by the inverse probability of censoring, truncated at ``tau``.
+def c_index_ipcw(risk_N: ArrayLike, time_N: ArrayLike, event_N: ArrayLike, reference: Reference) -> Estimate:
+    """Uno's concordance index: weighted by the inverse probability of censoring, truncated at ``reference.tau``.
 
     Args:
         risk_N, time_N, event_N: as for :func:`c_index`.
-        train_time, train_event: outcomes of the training part, the reference for the censoring distribution.
-        tau: months; events at or after it are not judged. From the training part (:func:`training_tau`).
+        reference: outcomes of the training part, and τ.
 
     Returns:
         The estimate without interval; no value, and why, where it is not defined.
@@ -132,16 +133,16 @@ def c_index_ipcw(
     from sksurv.metrics import concordance_index_ipcw
 
     risk, time, event = _checked(risk_N, time_N, event_N)
-    judged = event & (time < tau)
+    judged = event & (time < reference.tau)
     if comparable_pairs(time, event) == 0:
         return Estimate(None, reason=_no_pairs(event))
     if not _pairs(time, event, np.flatnonzero(judged)).any():
-        return Estimate(None, reason=f"no comparable pair with an event before τ = {tau:.4g} months")
-    train, test = _structured(train_time, train_event), _structured(time, event)
+        return Estimate(None, reason=f"no comparable pair with an event before τ = {reference.tau:.4g} months")
+    train, test = _structured(reference.time, reference.event), _structured(time, event)
     try:
-        value = concordance_index_ipcw(train, test, risk, tau=tau, tied_tol=TIED_TOLERANCE)[0]
+        value = concordance_index_ipcw(train, test, risk, tau=reference.tau, tied_tol=TIED_TOLERANCE)[0]
     except ValueError as error:
-        return Estimate(None, reason=f"censoring cannot be estimated from the training part ({error})")
+        return Estimate(None, reason=f"censoring cannot be estimated from the reference ({error})")
     return Estimate(float(value))
 
 
@@ -197,7 +198,7 @@ def bootstrap_c_index(
     return np.divide(concordant, comparable, out=np.full(n_resamples, np.nan), where=comparable > 0)
 
 
-def with_interval(estimate: Estimate, draws_R: NDArray[np.float64]) -> Estimate:
+def with_interval(estimate: Estimate, draws_R: NDArray[np.float64], *, confidence: float = 0.95) -> Estimate:
     """The estimate with the percentile interval of its resamples; undefined resamples are left out."""
     defined = draws_R[np.isfinite(draws_R)]
     if estimate.value is None:
@@ -205,7 +206,7 @@ def with_interval(estimate: Estimate, draws_R: NDArray[np.float64]) -> Estimate:
     if len(defined) < max(2, len(draws_R) / 2):
         reason = f"no interval: only {len(defined)} of {len(draws_R)} resamples have a comparable pair"
         return Estimate(estimate.value, reason=reason)
-    tail = (1 - INTERVAL_LEVEL) / 2
+    tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Estimate(estimate.value, float(low), float(high))
 
@@ -239,7 +240,7 @@ def kaplan_meier(time_N: ArrayLike, event_N: ArrayLike) -> pd.DataFrame:
     from sksurv.nonparametric import kaplan_meier_estimator
 
     time, event = np.asarray(time_N, float), np.asarray(event_N, bool)
-    steps, survival, (low, high) = kaplan_meier_estimator(event, time, conf_level=INTERVAL_LEVEL, conf_type="log-log")
+    steps, survival, (low, high) = kaplan_meier_estimator(event, time, conf_level=CURVE_CONFIDENCE, conf_type="log-log")
     censored = np.isin(steps, time[~event])
     return pd.DataFrame(
         {

@@ -13,6 +13,10 @@ TIME = np.array([2.0, 4.0, 6.0, 8.0])
 EVENT = np.array([True, True, False, True])
 
 
+def reference(time, event, tau: float) -> metrics.Reference:
+    return metrics.Reference(name="train", time=np.asarray(time), event=np.asarray(event), tau=tau)
+
+
 def test_perfect_risks_have_c_index_one_and_reversed_risks_zero() -> None:
     assert metrics.c_index([4.0, 3.0, 2.0, 1.0], TIME, EVENT).value == 1.0
     assert metrics.c_index([1.0, 2.0, 3.0, 4.0], TIME, EVENT).value == 0.0
@@ -40,7 +44,7 @@ def test_an_event_is_comparable_with_a_censoring_at_the_same_time_but_not_with_a
 def test_a_c_index_without_comparable_pairs_has_a_reason_and_no_value(time, event, reason) -> None:
     event = np.array(event, bool)
     harrell = metrics.c_index(np.zeros(len(time)), time, event)
-    uno = metrics.c_index_ipcw(np.zeros(len(time)), time, event, train_time=TIME, train_event=EVENT, tau=7.0)
+    uno = metrics.c_index_ipcw(np.zeros(len(time)), time, event, reference(TIME, EVENT, 7.0))
     for estimate in (harrell, uno):
         assert estimate.value is None
         assert reason in str(estimate.reason)
@@ -57,20 +61,20 @@ def test_an_outcome_that_is_not_boolean_is_refused() -> None:
 
 
 def test_uno_without_an_event_before_tau_says_so() -> None:
-    estimate = metrics.c_index_ipcw([1.0, 2.0, 3.0, 0.0], TIME, EVENT, train_time=TIME, train_event=EVENT, tau=1.5)
+    estimate = metrics.c_index_ipcw([1.0, 2.0, 3.0, 0.0], TIME, EVENT, reference(TIME, EVENT, 1.5))
     assert estimate.value is None
     assert "before τ = 1.5" in str(estimate.reason)
 
 
 def test_uno_with_events_after_the_training_follow_up_says_so() -> None:
-    train = {"train_time": [1.0, 1.5, 3.0], "train_event": np.array([True, True, False])}
-    estimate = metrics.c_index_ipcw([1.0, 2.0, 3.0, 0.0], TIME, EVENT, **train, tau=7.0)
+    train = reference([1.0, 1.5, 3.0], [True, True, False], 7.0)
+    estimate = metrics.c_index_ipcw([1.0, 2.0, 3.0, 0.0], TIME, EVENT, train)
     assert estimate.value is None
-    assert "censoring cannot be estimated" in str(estimate.reason)
+    assert "censoring cannot be estimated from the reference" in str(estimate.reason)
 
 
 def test_tau_is_a_quantile_of_the_training_follow_up() -> None:
-    assert metrics.training_tau([1.0, 2.0, 3.0, 4.0, 5.0], 0.75) == 4.0
+    assert metrics.quantile_tau([1.0, 2.0, 3.0, 4.0, 5.0], 0.75) == 4.0
 
 
 def test_the_bootstrap_resamples_patients_and_not_slides() -> None:

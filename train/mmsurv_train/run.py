@@ -1,0 +1,251 @@
+"""The run folder: what files it has, how it is written at once and read back exactly.
+
+Owns the layout of design.md §5. A run is written to a temporary folder beside its place and renamed when it is
+complete, so a folder with a ``metrics.json`` is a whole run. Safetensors, JSON, TOML and CSV; no pickle. Floats are
+written by their shortest exact representation, so reading gives back the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmsurv.config import dump_toml, load_toml
+from mmsurv.errors import ConfigError, RunError
+from mmsurv_train.scores import Predictions
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+
+CONFIG = "config.toml"
+MODEL = "model.safetensors"
+PREPROCESS = "preprocess.json"
+SPLIT = "split.csv"
+HISTORY = "history.csv"
+PREDICTIONS = "predictions.csv"
+CASE_PREDICTIONS = "case_predictions.csv"
+METRICS = "metrics.json"
+BASELINE = "baseline.csv"
+PROVENANCE = "provenance.json"
+
+RUN = "run"
+CROSS_VALIDATION = "cross-validation"
+
+FILES = {
+    RUN: (CONFIG, MODEL, PREPROCESS, SPLIT, HISTORY, PREDICTIONS, CASE_PREDICTIONS, METRICS, BASELINE, PROVENANCE),
+    CROSS_VALIDATION: (CONFIG, PREDICTIONS, CASE_PREDICTIONS, METRICS, PROVENANCE),
+}
+
+_IDS = {"slide_id": str, "case_id": str, "part": str}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder on disk; its files are read when asked for."""
+
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return self.config["kind"]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.path / METRICS)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        return read_json(self.path / PROVENANCE)
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        return Predictions(slides=read_csv(self.path / PREDICTIONS), cases=read_csv(self.path / CASE_PREDICTIONS))
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return read_csv(self.path / HISTORY)
+
+    def folds(self) -> list[Run]:
+        """The runs of the folds, in order; empty for a run of one split."""
+        if self.kind != CROSS_VALIDATION:
+            return []
+        return [read_run(self.path / fold_name(k)) for k in self.config["folds"]]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's state.
+
+        Raises:
+            RunError: the file is not safetensors.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path / MODEL)
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{self.path / MODEL}: not a safetensors file ({error}). Train the run again.") from error
+
+
+def fold_name(k: int) -> str:
+    """Folder of one fold within a cross-validation run."""
+    return f"fold-{k}"
+
+
+def check_free(path: Path) -> None:
+    """Refuse a place where a run cannot be written, before any work is done.
+
+    Raises:
+        RunError: ``path`` is a file, or a folder with something in it.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; a run is a folder. Name another place with -o.")
+    if path.is_dir() and any(path.iterdir()):
+        what = "already holds a run" if (path / METRICS).is_file() else "is not empty"
+        raise RunError(f"{path} {what}; runs are never overwritten. Name another place with -o, or delete it.")
+
+
+@contextmanager
+def new_run(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes the run at ``path`` when the block ends without an error.
+
+    An interrupted run leaves nothing at ``path``; a killed one leaves a hidden ``.NAME.partial-*`` beside it.
+
+    Raises:
+        RunError: something is at ``path``, before or after the work.
+    """
+    check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    try:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        _flush(folder)
+        try:
+            folder.rename(path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written ({error.strerror}); was it made meanwhile?") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def read_run(path: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        RunError: it is not one, is incomplete, or was written by a newer version.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path} is not a folder; a run is the folder that `mmsurv train -o` wrote.")
+    try:
+        config = load_toml(path / CONFIG)
+    except ConfigError as error:
+        raise RunError(f"{path} is not a run: {error}") from error
+    kind, found = config.get("kind"), config.get("format")
+    if found != FORMAT or kind not in FILES:
+        raise RunError(
+            f"{path / CONFIG} says format {found!r}, kind {kind!r}; this version reads format {FORMAT}, "
+            f"kinds {', '.join(FILES)}."
+        )
+    missing = [name for name in FILES[kind] if not (path / name).is_file()]
+    if missing:
+        raise RunError(f"{path} is not a complete run: {', '.join(missing)} missing. Train it again.")
+    return Run(path, config)
+
+
+def write_config(folder: Path, config: Mapping[str, Any], *, kind: str) -> None:
+    """config.toml with the format and kind in front."""
+    text = dump_toml({"format": FORMAT, "kind": kind, **config})
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def write_predictions(folder: Path, predictions: Predictions) -> None:
+    """predictions.csv (slides) and case_predictions.csv."""
+    write_csv(folder / PREDICTIONS, predictions.slides)
+    write_csv(folder / CASE_PREDICTIONS, predictions.cases)
+
+
+def write_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """model.safetensors, on the CPU."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / MODEL)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Comma-separated, booleans as 0/1, floats by their shortest exact representation."""
+    path.write_bytes(csv_bytes(table))
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """What :func:`write_csv` writes."""
+    flags = table.select_dtypes(bool).columns
+    text = table.astype(dict.fromkeys(flags, "int64")).to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read what :func:`write_csv` wrote: ids as text, ``event`` and ``high_risk`` as booleans, floats exactly.
+
+    Raises:
+        RunError: missing, or not such a table.
+    """
+    try:
+        columns = pd.read_csv(path, nrows=0).columns
+        missing = {name: [""] for name in columns if name not in _IDS}
+        table = pd.read_csv(path, dtype=_IDS, float_precision="round_trip", keep_default_na=False, na_values=missing)
+        flags = table.columns.intersection(["event", "high_risk"])
+        return table.astype(dict.fromkeys(flags, bool))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not a table of this run ({error}).") from error
+
+
+def json_text(value: Any) -> str:
+    """Deterministic JSON: sorted keys, floats exact, no NaN."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json_text(value), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises RunError: missing, or not a JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: a JSON object is expected, not {type(value).__name__}.")
+    return value
+
+
+def _flush(folder: Path) -> None:
+    """Bring every file to disk before the rename makes them a run."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
