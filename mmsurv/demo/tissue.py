@@ -42,9 +42,7 @@ def write_slide(
     import tifffile
 
     if rgb_level0.ndim != 3 or rgb_level0.shape[2] != 3 or rgb_level0.dtype != np.uint8:
-        raise ValueError(
-            f"{path}: expected an (H, W, 3) uint8 array, found {rgb_level0.shape} {rgb_level0.dtype}."
-        )
+        raise ValueError(f"{path}: expected an (H, W, 3) uint8 array, found {rgb_level0.shape} {rgb_level0.dtype}.")
     if tile < 16 or tile % 16:
         raise ValueError(f"{path}: tile must be a positive multiple of 16 (TIFF), not {tile}.")
     if levels < 1:

@@ -62,9 +62,7 @@ def test_the_same_pixels_give_the_same_bytes(tmp_path: Path, rgb: np.ndarray) ->
         ({"mpp": 0.0}, "mpp must be above zero"),
     ],
 )
-def test_what_cannot_be_written_is_refused(
-    tmp_path: Path, rgb: np.ndarray, change: dict, message: str
-) -> None:
+def test_what_cannot_be_written_is_refused(tmp_path: Path, rgb: np.ndarray, change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_slide(tmp_path / "a.tiff", rgb, **{"mpp": 0.5, **change})
 

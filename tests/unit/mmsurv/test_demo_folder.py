@@ -1,0 +1,66 @@
+"""The demo's folder: whose it may take, and what a second call keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from mmsurv.demo import folder as demo_folder
+from mmsurv.demo.folder import claim, fill, settings_table
+from mmsurv.demo.simulate import SimulationSettings
+from mmsurv.errors import ConfigError
+
+SETTINGS = SimulationSettings(patients=10, slide_px=700)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"is not empty and no demo's \(it has no demo.json\)"):
+        claim(tmp_path, settings_table(SETTINGS))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="no demo's"):
+        claim(tmp_path / "file", settings_table(SETTINGS))
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    assert claim(tmp_path, settings_table(SETTINGS)).root == tmp_path
+
+
+def test_a_demo_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:
+    claim(tmp_path / "demo", settings_table(SETTINGS, weights="random"))
+    with pytest.raises(ConfigError, match=r"(?s)other settings:.*patients +10 → 11.*-o"):
+        claim(tmp_path / "demo", settings_table(SimulationSettings(patients=11, slide_px=700), weights="random"))
+
+
+def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"demo\.json cannot be read"):
+        claim(tmp_path, settings_table(SETTINGS))
+
+
+def test_filling_again_paints_only_what_is_missing(tmp_path: Path) -> None:
+    folder = claim(tmp_path / "demo", settings_table(SETTINGS))
+    steps: list[tuple[int, int]] = []
+    painted = fill(folder, SETTINGS, on_slide=lambda done, total: steps.append((done, total)))
+    slides = sorted(folder.slides.iterdir())
+    assert painted == len(slides) >= 10
+    assert steps == [(done, painted) for done in range(painted + 1)]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    kept = slides[0].stat().st_mtime_ns
+    slides[3].unlink()
+    again = claim(tmp_path / "demo", settings_table(SETTINGS))
+    assert fill(again, SETTINGS) == 1
+    assert slides[0].stat().st_mtime_ns == kept
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_slide_that_fails_stops_the_painting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(demo_folder, "paint_slide", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fill(claim(tmp_path / "demo", settings_table(SETTINGS)), SETTINGS)
