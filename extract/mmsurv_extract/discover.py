@@ -1,0 +1,84 @@
+"""Which slides a command's arguments name: files, folders, DICOM series.
+
+Owns the mapping from paths to slide ids. Goes by names only; whether a file is a slide is said when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmsurv.errors import ConfigError
+
+DICOM = ".dcm"
+EXTENSIONS = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".czi"})
+"""What OpenSlide's formats are called; DICOM goes by folder."""
+
+
+@dataclass(frozen=True, order=True)
+class SlideSource:
+    """One slide: its id, and the file, or folder of a DICOM series, it is read from."""
+
+    slide_id: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found."""
+
+    sources: list[SlideSource]
+    """Slides to encode, sorted by id."""
+    collisions: dict[str, list[Path]]
+    """Ids that several different files claim; none of them is in ``sources``."""
+
+
+def find_slides(arguments: Iterable[Path]) -> Discovery:
+    """Find the slides named by files and folders.
+
+    A file is taken as a slide whatever its extension. A folder is searched recursively for the extensions OpenSlide
+    reads; a folder that holds ``.dcm`` files is one slide, named after the folder. A slide's id is its file's name
+    without the last extension.
+
+    Raises:
+        ConfigError: an argument that does not exist, or a folder without slides.
+    """
+    paths_by_id: dict[str, dict[Path, Path]] = defaultdict(dict)
+    for argument in arguments:
+        found = list(_sources(argument))
+        if not found:
+            known = ", ".join(sorted(EXTENSIONS | {DICOM}))
+            raise ConfigError(f"{argument}: no slides in this folder. Files with these names are looked for: {known}.")
+        for source in found:
+            paths_by_id[source.slide_id].setdefault(source.path.resolve(), source.path)
+    sources = [SlideSource(name, *paths.values()) for name, paths in sorted(paths_by_id.items()) if len(paths) == 1]
+    collisions = {name: sorted(paths.values()) for name, paths in sorted(paths_by_id.items()) if len(paths) > 1}
+    return Discovery(sources, collisions)
+
+
+def _sources(argument: Path) -> Iterator[SlideSource]:
+    if argument.is_dir():
+        for folder, _, names in os.walk(argument):
+            yield from _in_folder(Path(folder), sorted(names))
+    elif not argument.exists():
+        raise ConfigError(f"{argument}: there is no such file or folder.")
+    elif argument.suffix.lower() == DICOM:
+        yield _series(argument.parent)
+    else:
+        yield SlideSource(argument.stem, argument)
+
+
+def _in_folder(folder: Path, names: list[str]) -> Iterator[SlideSource]:
+    # Files beginning with "._" are what macOS leaves beside a file it copied, not slides.
+    paths = [folder / name for name in names if not name.startswith("._")]
+    if any(path.suffix.lower() == DICOM for path in paths):
+        yield _series(folder)
+    yield from (SlideSource(path.stem, path) for path in paths if path.suffix.lower() in EXTENSIONS)
+
+
+def _series(folder: Path) -> SlideSource:
+    # absolute, not resolved: a folder given as "." or through a link keeps the name the user sees.
+    return SlideSource(folder.absolute().name if folder.name else folder.resolve().name, folder)
