@@ -149,14 +149,19 @@ def read_folds(path: Path, cases: pd.DataFrame, *, seed: int) -> list[Split]:
     labels = _label_order(set(fold.values()))
     if len(labels) < 2:
         raise SplitError(f"{path}: expected at least 2 folds, found only {labels[0]!r}.")
+    for label in labels:
+        tested = [case_id for case_id in events.index if fold[case_id] == label]
+        if not events[tested].any():
+            raise SplitError(
+                f"{path}: fold {label!r} has no event among its {len(tested)} cases of the cohort, so nothing can be "
+                "tested on it. Join it to another fold."
+            )
     return [_fold_split(events, fold, label, seed) for label in labels]
 
 
 def _fold_split(events: pd.Series, fold: Mapping[str, object], label: object, seed: int) -> Split:
     """Fold ``label`` tests; of the others an eighth validates."""
     tests = pd.Series([fold[case_id] == label for case_id in events.index], index=events.index, dtype=bool)
-    if not events[tests].any():
-        raise SplitError(f"Fold {label!r} has no event among its {int(tests.sum())} cases. Use fewer or other folds.")
     shares: dict[Part, float] = {"train": 1 - VALIDATION_SHARE, "validation": VALIDATION_SHARE}
     rest = _draw(events[~tests], shares, key=f"validation:{seed}:{label}", what=f"the training part of fold {label!r}")
     return Split(pd.concat([rest, pd.Series("test", index=events.index[tests], dtype=object)]))
