@@ -33,9 +33,7 @@ def cohort(censored: float, *, n: int = 300, times: int = 12, seed: int = 0):
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
 def test_value_and_gradient_equal_torchsurv(case, ties):
     risk = torch.tensor(case["risk"], dtype=torch.float64, requires_grad=True)
-    value = neg_log_partial_likelihood(
-        risk, torch.tensor(case["time"]), torch.tensor(case["event"]), ties=ties
-    )
+    value = neg_log_partial_likelihood(risk, torch.tensor(case["time"]), torch.tensor(case["event"]), ties=ties)
     value.backward()
     events = sum(case["event"])  # torchsurv sums where we average; it computes in float32
     assert value.item() == pytest.approx(case[ties]["loss"] / events, abs=1e-6)

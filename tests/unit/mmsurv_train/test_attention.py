@@ -1,0 +1,142 @@
+"""Cross-attention at its edges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmsurv_train import attention
+from mmsurv_train.attention import CrossAttention
+
+
+def bags_of(*lengths, dim=6, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(sum(lengths))
+    return [torch.randn(n, dim, generator=generator).to(dtype) for n in lengths]
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return CrossAttention(feature_dim=6, dim=8)
+
+
+@pytest.fixture
+def query():
+    return torch.randn(3, 1, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_one_tile_gives_its_own_value(module, query):
+    bags = bags_of(1, 1, 1)
+    torch.testing.assert_close(module(query, bags)[:, 0], module.value(torch.cat(bags)))
+
+
+def test_a_bag_is_not_touched_by_its_neighbours(module, query):
+    bags = bags_of(5, 1, 70)
+    together = module(query, bags)
+    for index, bag in enumerate(bags):
+        torch.testing.assert_close(together[index : index + 1], module(query[index : index + 1], [bag]))
+
+
+def test_small_blocks_give_the_same_value_and_gradient(module, query, monkeypatch):
+    bags = bags_of(50, 50, 31)
+    results = []
+    for elements in (1 << 20, 6 * 7):
+        monkeypatch.setattr(attention, "BLOCK_ELEMENTS", elements)
+        module.zero_grad()
+        out = module(query, bags)
+        out.square().sum().backward()
+        results.append((out.detach(), module.key.weight.grad.clone()))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e4, 1e15])
+def test_extreme_logits_stay_finite(module, query, scale):
+    query = (query * scale).requires_grad_()
+    out = module(query, bags_of(40, 3, 1))
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert torch.isfinite(query.grad).all()
+
+
+def test_half_precision_bags_are_accumulated_in_the_queries_dtype(module, query):
+    bags = bags_of(3000, 17, 1, dtype=torch.float16)
+    out = module(query, bags)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, module(query, [bag.float() for bag in bags]))
+
+
+def test_standardised_features_are_folded_in(module, query):
+    bags = [bag * torch.arange(1.0, 7) + 40 for bag in bags_of(30, 8, 2)]
+    mean, sd = torch.cat(bags).mean(0), torch.cat(bags).std(0)
+    expected = module(query, [(bag - mean) / sd for bag in bags])
+    module.standardise_by(mean, sd)
+    torch.testing.assert_close(module(query, bags), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_sum_to_one_and_make_the_output(module, query):
+    bags = bags_of(9, 4, 1)
+    module.standardise_by(torch.full((6,), 0.3), torch.full((6,), 2.0))
+    weights = module.weights(query, bags)
+    assert [tuple(weight.shape) for weight in weights] == [(1, 1, 9), (1, 1, 4), (1, 1, 1)]
+    for bag, weight, out in zip(bags, weights, module(query, bags), strict=True):
+        assert weight.sum().item() == pytest.approx(1, abs=1e-6)
+        values = module.value((bag - 0.3) / 2)
+        torch.testing.assert_close(weight[0] @ values, out)
+
+
+def test_dropped_weights_are_scaled_and_take_the_value_bias_along(query):
+    """With one tile, dropout either doubles the value, bias and all, or leaves nothing of it."""
+    torch.manual_seed(3)
+    module = CrossAttention(feature_dim=6, dim=8, dropout=0.5)
+    module.standardise_by(torch.full((6,), 0.7), torch.full((6,), 3.0))
+    bag = bags_of(1)[0]
+    value = module.value((bag - 0.7) / 3)
+    out = module(query[:1].expand(200, 1, 8), [bag] * 200)[:, 0]
+    dropped = (out == 0).all(1)
+    assert 60 < dropped.sum() < 140
+    torch.testing.assert_close(out[~dropped], (2 * value).expand(int((~dropped).sum()), -1))
+
+
+def test_no_dropout_outside_training(query):
+    module = CrossAttention(feature_dim=6, dim=8, dropout=0.9).eval()
+    bags = bags_of(9, 4, 1)
+    torch.testing.assert_close(module(query, bags), module(query, bags), atol=0, rtol=0)
+
+
+def test_many_heads_form_keys_and_give_the_same(query):
+    torch.manual_seed(0)
+    module = CrossAttention(feature_dim=6, dim=8, heads=2)
+    module.standardise_by(torch.full((6,), 0.3), torch.full((6,), 2.0))
+    bags = bags_of(9, 4, 1)
+    assert module.absorbs(1)
+    assert not module.absorbs(2)
+    twice = module(query.expand(3, 2, 8), bags)  # two queries of two heads: no longer less work
+    torch.testing.assert_close(twice[:, :1], module(query, bags))
+    torch.testing.assert_close(twice[:, 1:], module(query, bags))
+
+
+def test_no_gradient_is_kept_for_tiles(module, query):
+    bags = bags_of(9, 4, 1)
+    module(query.requires_grad_(), bags).sum().backward()
+    assert all(bag.grad is None for bag in bags)
+    assert query.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("bags", "message"),
+    [
+        (bags_of(4, 0, 2), "bag 1 has no tiles"),
+        (bags_of(4, 1), "need as many bags"),
+        ([*bags_of(4, 1), torch.zeros(2, 5)], r"bag 2 must have the shape \(tiles, 6\), not \(2, 5\)"),
+    ],
+)
+def test_bags_that_cannot_be_attended_are_refused(module, query, bags, message):
+    with pytest.raises(ValueError, match=message):
+        module(query, bags)
+    with pytest.raises(ValueError, match=message):
+        module.weights(query, bags)
+
+
+def test_dim_must_be_shared_evenly_by_heads():
+    with pytest.raises(ValueError, match="must be a multiple of heads"):
+        CrossAttention(feature_dim=6, dim=8, heads=3)
