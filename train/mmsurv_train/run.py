@@ -48,6 +48,9 @@ FILES = {
     CROSS_VALIDATION: (CONFIG, PREDICTIONS, CASE_PREDICTIONS, METRICS, PROVENANCE),
 }
 
+TABLES = ("recipe", "cohort", "data")
+"""Tables of config.toml."""
+
 _IDS = {"slide_id": str, "case_id": str, "part": str}
 
 
@@ -165,6 +168,7 @@ def read_run(path: Path) -> Run:
             f"kinds {', '.join(FILES)}."
         )
     missing = [name for name in FILES[kind] if not (path / name).is_file()]
+    missing += [f"[{table}] of {CONFIG}" for table in TABLES if not isinstance(config.get(table), dict)]
     if missing:
         raise RunError(f"{path} is not a complete run: {', '.join(missing)} missing. Train it again.")
     return Run(path, config)

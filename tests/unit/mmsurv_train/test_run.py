@@ -36,7 +36,7 @@ def complete(folder) -> None:
     """Every file of a run of one split, as small as can be."""
     for name in runs.FILES[runs.RUN]:
         (folder / name).write_text("{}\n")
-    runs.write_config(folder, {"note": "small"}, kind=runs.RUN)
+    runs.write_config(folder, {"note": "small", **{name: {} for name in runs.TABLES}}, kind=runs.RUN)
     runs.write_predictions(folder, predictions())
     runs.write_weights(folder, {"w": torch.ones(2)})
 

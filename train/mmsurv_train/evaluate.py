@@ -1,0 +1,188 @@
+"""A run computed again: from its saved model and the data, compared bit for bit with what it says.
+
+Owns the comparison. No slide is opened: the store, the tables and the run folder are enough. Data that are not the
+run's are refused before anything is computed (``inputs.check_digests``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mmsurv import provenance
+from mmsurv.config import from_table
+from mmsurv.errors import RunError
+from mmsurv_train import crossval, inputs, train
+from mmsurv_train import run as runs
+from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.run import Run
+from mmsurv_train.scores import Predictions
+from mmsurv_train.train import Scored
+
+if TYPE_CHECKING:
+    from mmsurv_train.fusion import SurvivalModel
+    from mmsurv_train.preprocess import Preprocess
+
+SHOWN = 5
+"""Differences listed per file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What came out, and where it differs from what the run says."""
+
+    run: Run
+    metrics: dict[str, Any]
+    differences: list[str]
+    """Lines for people; empty when every file is identical."""
+
+    @property
+    def identical(self) -> bool:
+        return not self.differences
+
+
+def evaluate(
+    path: Path, *, store: str | None = None, clinical: str | None = None, rna: str | None = None
+) -> Evaluation:
+    """Compute a run's predictions and metrics again and compare them with its files.
+
+    Args:
+        path: run folder of one split or of a cross-validation.
+        store, clinical, rna: where these are now, if they have moved; they must be the same data.
+
+    Raises:
+        RunError: not a run, or the data are not those it was made from.
+        StoreError: a record is damaged.
+    """
+    run = runs.read_run(path)
+    members = run.folds() or [run]
+    sources = inputs.read_sources(run.config, run=run.path, store=store, clinical=clinical, rna=rna)
+    only = {name: run.provenance[name] for name in ("slides", "cases")}
+    data = inputs.load_inputs(_recipe(run).model, sources, only=only)
+    inputs.check_digests(data, run.provenance["digests"], run=run.path)
+    differences: list[str] = []
+    scored: list[Scored] = []
+    with _threads(run):
+        for member in members:
+            scored.append(_score_again(member, data))
+            differences += _compare(member, scored[-1].predictions, scored[-1].metrics)
+            differences += _compare_bytes(member, runs.BASELINE, runs.csv_bytes(scored[-1].baseline))
+    metrics = scored[0].metrics
+    if run.kind == runs.CROSS_VALIDATION:
+        folds = [
+            crossval.Fold(k=k, predictions=one.predictions, metrics=one.metrics)
+            for k, one in zip(run.config["folds"], scored, strict=True)
+        ]
+        pooled = crossval.pool(folds)
+        metrics = crossval.measure_pooled(folds, pooled, _recipe(run).evaluate)
+        differences += _compare(run, pooled, metrics)
+    if differences:
+        differences += _why(run)
+    return Evaluation(run=run, metrics=metrics, differences=differences)
+
+
+def load_model(run: Run) -> tuple[SurvivalModel, Preprocess]:
+    """The model of a run of one split, with its scaling.
+
+    Raises:
+        RunError: the saved weights or scaling do not fit the run's recipe.
+    """
+    from mmsurv_train.fusion import build_model
+    from mmsurv_train.preprocess import Preprocess
+
+    recipe = _recipe(run)
+    try:
+        preprocess = Preprocess.from_table(runs.read_json(run.path / runs.PREPROCESS))
+        model = build_model(
+            recipe.model, feature_dim=preprocess.feature_dim, n_genes=preprocess.n_genes, seed=recipe.fit.seed
+        )
+        model.load_state_dict(run.weights())
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{run.path}: the saved model does not fit its recipe ({error}). Train it again.") from error
+    return model.eval(), preprocess
+
+
+def _score_again(run: Run, data: inputs.Inputs) -> Scored:
+    from mmsurv.split import read_split
+
+    model, preprocess = load_model(run)
+    return train.score(_recipe(run), data, read_split(run.path / runs.SPLIT), model, preprocess)
+
+
+def _recipe(run: Run) -> TrainRecipe:
+    return from_table(TrainRecipe, run.config["recipe"], source=str(run.path / runs.CONFIG), where="recipe.")
+
+
+@contextmanager
+def _threads(run: Run) -> Iterator[None]:
+    """Use as many threads as the run did: another number may sum in another order, and change the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(run.provenance.get("threads", before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _compare(run: Run, predictions: Predictions, metrics: dict[str, Any]) -> list[str]:
+    saved = run.predictions
+    return [
+        *_compare_table(run, runs.PREDICTIONS, saved.slides, predictions.slides, "slide_id"),
+        *_compare_table(run, runs.CASE_PREDICTIONS, saved.cases, predictions.cases, "case_id"),
+        *_compare_metrics(run, metrics),
+    ]
+
+
+def _compare_table(run: Run, name: str, saved: pd.DataFrame, found: pd.DataFrame, key: str) -> list[str]:
+    """Which rows of a predictions file differ; by bytes, so that not a bit escapes."""
+    if (run.path / name).read_bytes() == runs.csv_bytes(found):
+        return []
+    place = run.path / name
+    if list(saved.columns) != list(found.columns):
+        return [f"{place}: columns {', '.join(saved.columns)} → {', '.join(found.columns)}"]
+    if saved[key].tolist() != found[key].tolist():
+        strangers = sorted(set(saved[key]) ^ set(found[key]))
+        return [f"{place}: other rows than computed: {', '.join(strangers[:SHOWN]) or 'in another order'}"]
+    lines = []
+    for column in saved.columns:
+        rows = np.flatnonzero((saved[column] != found[column]).to_numpy())
+        for row in rows[:SHOWN]:
+            lines.append(
+                f"{place}: {column} of {saved[key][row]}: saved {saved[column][row]}, computed {found[column][row]}"
+            )
+        if len(rows) > SHOWN:
+            lines.append(f"{place}: {column} differs in {len(rows)} of {len(saved)} rows")
+    return lines or [f"{place}: same values, written otherwise"]
+
+
+def _compare_metrics(run: Run, metrics: dict[str, Any]) -> list[str]:
+    place = run.path / runs.METRICS
+    if place.read_bytes() == runs.json_text(metrics).encode():
+        return []
+    found = provenance.differences(run.metrics, metrics)
+    lines = [f"{place}: {key}: saved {saved}, computed {computed}" for key, saved, computed in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(f"{place}: {len(found)} fields differ")
+    return lines or [f"{place}: same values, written otherwise"]
+
+
+def _compare_bytes(run: Run, name: str, computed: bytes) -> list[str]:
+    return [] if (run.path / name).read_bytes() == computed else [f"{run.path / name}: differs from what is computed"]
+
+
+def _why(run: Run) -> list[str]:
+    """What else differs between then and now, for differences that no one made by hand."""
+    then = {**run.provenance.get("versions", {}), **run.provenance.get("machine", {})}
+    now = {**provenance.versions(), **provenance.machine()}
+    found = provenance.differences(then, now)
+    return [f"since the run: {key} {before} → {after}" for key, before, after in found]

@@ -1,0 +1,202 @@
+"""What a run reads: tables joined to a cohort, tiles from a store, and the digests that tell whether they changed.
+
+Owns the choice of patients a model can score and the identity of the data. Training loads inputs and records their
+digests; evaluation loads them again and refuses others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsurv import provenance
+from mmsurv.cohort.options import CohortOptions
+from mmsurv.config import from_table, to_table
+from mmsurv.errors import CohortError, ConfigError, RunError
+from mmsurv_train.recipe import ModelSettings
+
+if TYPE_CHECKING:
+    from mmsurv.cohort import Cohort
+    from mmsurv.store import FeatureStore
+    from mmsurv_train.bags import Bags
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where a run's data are."""
+
+    cohort: CohortOptions
+    store: str | None = None
+    complete_cases: bool = False
+    """Keep only the cases with slides and RNA, whatever the model needs, so that models meet the same patients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A run's data, loaded: only cases the model can score."""
+
+    cohort: Cohort
+    store: FeatureStore | None
+    bags: Bags | None
+    digests: dict[str, Any]
+    """clinical and rna (SHA-256 of the files), store (its recipe's), records (features_sha256 by slide)."""
+    join: dict[str, Any]
+    """The cohort's join report, and how many cases the model cannot score."""
+
+
+def load_inputs(model: ModelSettings, sources: Sources, *, only: Mapping[str, list[str]] | None = None) -> Inputs:
+    """Join the tables, keep what the model can score, and take its tiles from the store.
+
+    Args:
+        model: says whether RNA and tiles are needed.
+        sources: tables and store.
+        only: ``slides`` and ``cases`` of an earlier run, to which the cohort is restricted.
+
+    Raises:
+        ConfigError: the model needs RNA or tiles, and there is no table or store.
+        CohortError: the tables cannot be believed, or no case is left.
+        StoreError: no store, or a record that is damaged.
+        RunError: a slide or case of ``only`` is gone.
+    """
+    from mmsurv.cohort import load_cohort
+    from mmsurv.store import open_store
+
+    if (model.needs_tiles or sources.complete_cases) and sources.store is None:
+        raise ConfigError(f"the model {model.name!r} needs tile features: name their store with --store.")
+    store = open_store(sources.store) if sources.store is not None else None
+    whole = load_cohort(sources.cohort, store_slides=None if store is None else store.slide_ids())
+    cohort = _restrict_to_earlier(whole, only) if only else _scorable(whole, model, sources)
+    slide_ids = cohort.slides["slide_id"].tolist()
+    bags = None
+    if model.needs_tiles and store is not None:
+        from mmsurv_train.bags import Bags
+
+        bags = Bags.for_cohort(store, cohort)
+    join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}
+    records = slide_ids if model.needs_tiles else []
+    return Inputs(cohort=cohort, store=store, bags=bags, digests=_digests(sources, store, records), join=join)
+
+
+def check_digests(inputs: Inputs, recorded: Mapping[str, Any], *, run: Path) -> None:
+    """Refuse data that are not those of the run.
+
+    Raises:
+        RunError: names the table, the store or the record that changed.
+    """
+    found = inputs.digests
+    for name in ("clinical", "rna"):
+        if found.get(name) != recorded.get(name):
+            raise RunError(
+                f"{run}: the {name} table is not the one the run was made from "
+                f"(SHA-256 {_short(recorded.get(name))} → {_short(found.get(name))}). "
+                f"Give the original with --{name}, or train again."
+            )
+    if found.get("store") != recorded.get("store"):
+        raise RunError(
+            f"{run}: the store was made by another recipe than the run's "
+            f"({_short(recorded.get('store'))} → {_short(found.get('store'))}). "
+            "Give the run's store with --store, or train again."
+        )
+    before, now = recorded.get("records", {}), found.get("records", {})
+    changed = [slide for slide in sorted(before) if now.get(slide) != before[slide]]
+    if changed:
+        raise RunError(
+            f"{run}: {len(changed)} of {len(before)} slide records are not those the run was made from: "
+            f"{', '.join(changed[:5])}{', …' if len(changed) > 5 else ''}. Train again on the store as it is now."
+        )
+
+
+def sources_table(sources: Sources, *, run: Path) -> dict[str, Any]:
+    """The ``[cohort]`` and ``[data]`` tables of config.toml: each path absolute, and relative to the run's place."""
+    cohort = dataclasses.replace(
+        sources.cohort,
+        clinical=str(Path(sources.cohort.clinical).absolute()),
+        rna=None if sources.cohort.rna is None else str(Path(sources.cohort.rna).absolute()),
+    )
+    store = None if sources.store is None else str(Path(sources.store).absolute())
+    paths = {"clinical": cohort.clinical, "rna": cohort.rna, "store": store}
+    from_run = {name: os.path.relpath(path, run.absolute()) for name, path in paths.items() if path is not None}
+    data: dict[str, Any] = {"complete_cases": sources.complete_cases, "from_run": from_run}
+    if store is not None:
+        data["store"] = store
+    return {"cohort": to_table(cohort), "data": data}
+
+
+def read_sources(
+    config: Mapping[str, Any], *, run: Path, store: str | None, clinical: str | None, rna: str | None
+) -> Sources:
+    """The sources of a recorded run, with other places for them where given.
+
+    A recorded path that is gone is looked for at the same place relative to the run, so a folder that holds both
+    may be moved.
+
+    Raises:
+        RunError: a table or the store is at neither place.
+    """
+    data = config["data"]
+    given = {"clinical": clinical, "rna": rna, "store": store}
+    recorded = {**config["cohort"], "store": data.get("store")}
+    found: dict[str, str | None] = {}
+    for name, option in given.items():
+        if recorded.get(name) is None:
+            if option is not None:
+                raise RunError(f"{run} was made without --{name}.")
+            found[name] = None
+        else:
+            found[name] = option or _find(Path(recorded[name]), run / data["from_run"][name], name, run)
+    table = {**config["cohort"], **{key: found[key] for key in ("clinical", "rna") if found[key] is not None}}
+    cohort = from_table(CohortOptions, table, source=str(run / "config.toml"), where="cohort.")
+    return Sources(cohort=cohort, store=found["store"], complete_cases=data["complete_cases"])
+
+
+def _find(absolute: Path, relative: Path, name: str, run: Path) -> str:
+    for path in (absolute, relative):
+        if path.exists():
+            return str(path)
+    raise RunError(f"{run}: the run's {name} is neither at {absolute} nor at {relative}. Say where with --{name}.")
+
+
+def _scorable(cohort: Cohort, model: ModelSettings, sources: Sources) -> Cohort:
+    needs_rna = model.needs_rna or sources.complete_cases
+    if needs_rna and cohort.rna is None:
+        raise ConfigError(f"the model {model.name!r} needs RNA: name the table with --rna.")
+    keep = cohort.cases.index
+    if model.needs_tiles or sources.complete_cases:
+        keep = keep[keep.isin(cohort.slides["case_id"])]
+    if needs_rna and cohort.rna is not None:
+        keep = keep[keep.isin(cohort.rna.index)]
+    if not len(keep):
+        raise CohortError(
+            f"no case has what the model {model.name!r} needs.\n{cohort.report.to_text()}\n"
+            "Do the ids of the tables and the store agree? See --id-rule."
+        )
+    return cohort.restrict(case_ids=list(keep))
+
+
+def _restrict_to_earlier(cohort: Cohort, only: Mapping[str, list[str]]) -> Cohort:
+    for name, found in (("slide", set(cohort.slides["slide_id"])), ("case", set(cohort.cases.index))):
+        gone = sorted(set(only[f"{name}s"]) - found)
+        if gone:
+            raise RunError(
+                f"{len(gone)} {name}s of the run are no longer there: "
+                f"{', '.join(gone[:5])}{', …' if len(gone) > 5 else ''}."
+            )
+    return cohort.restrict(case_ids=only["cases"], slide_ids=only["slides"])
+
+
+def _digests(sources: Sources, store: FeatureStore | None, slide_ids: list[str]) -> dict[str, Any]:
+    digests: dict[str, Any] = {"clinical": provenance.file_digest(Path(sources.cohort.clinical))}
+    if sources.cohort.rna is not None:
+        digests["rna"] = provenance.file_digest(Path(sources.cohort.rna))
+    if store is not None:
+        digests["store"] = store.recipe_sha256
+        digests["records"] = {slide_id: str(store.attributes(slide_id)["features_sha256"]) for slide_id in slide_ids}
+    return digests
+
+
+def _short(digest: Any) -> str:
+    return "none" if digest is None else f"{str(digest)[:12]}…"

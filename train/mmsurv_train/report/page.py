@@ -1,0 +1,56 @@
+"""The page: template and style from the package, filled and written at once.
+
+Owns the rendering. Everything from a run is text to the template and escaped; only the figures are markup.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+from mmsurv.errors import RunError
+from mmsurv_train.report import content
+from mmsurv_train.run import Run
+
+
+def write_report(runs: Sequence[Run], out: Path, *, title: str, notes: Sequence[str] = ()) -> None:
+    """Write one HTML page: no script, no other file, no network.
+
+    Args:
+        runs: at least one; shown in this order.
+        out: the file; replaced if it is there.
+        title: heading of the page.
+        notes: warnings of the user for the banner, such as that the data are simulated.
+
+    Raises:
+        RunError: no run, or the file cannot be written.
+    """
+    if not runs:
+        raise RunError("A report needs at least one run.")
+    html = render(runs, title=title, notes=notes)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, delete=False) as file:
+            file.write(html)
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(file.name).chmod(0o666 & ~mask)
+        Path(file.name).replace(out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written ({error.strerror}).") from error
+
+
+def render(runs: Sequence[Run], *, title: str, notes: Sequence[str] = ()) -> str:
+    """The page as text; the same runs give the same bytes."""
+    files = resources.files(__package__)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files.joinpath("template.html").read_text(encoding="utf-8"))
+    style = files.joinpath("style.css").read_text(encoding="utf-8")
+    return template.render(style=style, title=title, page=content.describe(runs, notes))

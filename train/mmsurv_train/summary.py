@@ -1,0 +1,115 @@
+"""Metrics as a table: which rows a reader sees first, and how a number with its interval is written.
+
+Owns the words and digits; used by the command line and by the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HEADINGS = ("part", "level", "C-index", "interval", "Uno's C-index", "interval", "n", "events")
+LEVEL_NAMES = {"wsi": "WSI", "case": "case"}
+NONE = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One part at one level."""
+
+    part: str
+    level: str
+    c_index: Mapping[str, Any]
+    uno: Mapping[str, Any]
+    n: int
+    events: int
+
+
+def rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
+    """The parts in the order of the file's making, WSI before case."""
+    order = ("train", "validation", "test", "out-of-fold")
+    for part in sorted(metrics["parts"], key=order.index):
+        for level in LEVEL_NAMES:
+            found = metrics["parts"][part][level]
+            yield Row(
+                part=part,
+                level=level,
+                c_index=found["c_index"],
+                uno=found["c_index_ipcw"],
+                n=found["n"],
+                events=found["events"],
+            )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A C-index for people; a dash where it is not defined."""
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """Such as "0.612 to 0.741"; a dash where there is none."""
+    if estimate.get("low") is None:
+        return NONE
+    return f"{number(estimate['low'])} to {number(estimate['high'])}"
+
+
+def p_value(p: float | None) -> str:
+    """Such as "0.031", "0.0004" or "< 0.0001"."""
+    if p is None:
+        return NONE
+    if p < 1e-4:
+        return "< 0.0001"
+    return f"{p:.4f}" if p < 1e-3 else f"{p:.3f}"
+
+
+def text(metrics: Mapping[str, Any]) -> str:
+    """The table as aligned text, with the reasons of what is missing and, for folds, their mean ± sd."""
+    lines = [
+        (
+            row.part,
+            LEVEL_NAMES[row.level],
+            number(row.c_index["value"]),
+            interval(row.c_index),
+            number(row.uno["value"]),
+            interval(row.uno),
+            str(row.n),
+            str(row.events),
+        )
+        for row in rows(metrics)
+    ]
+    widths = [max(len(line[i]) for line in [HEADINGS, *lines]) for i in range(len(HEADINGS))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+             for line in [HEADINGS, *lines]]  # fmt: skip
+    return "\n".join([*table, *_folds(metrics), *_reasons(metrics), *_method(metrics)])
+
+
+def fold_mean(metrics: Mapping[str, Any], level: str) -> str:
+    """Such as "0.812 ± 0.034 over 5 folds"; a dash for a run without folds."""
+    mean = metrics.get("fold_mean", {}).get(level)
+    if mean is None or mean["mean"] is None:
+        return NONE
+    spread = "" if mean["sd"] is None else f" ± {number(mean['sd'])}"
+    return f"{number(mean['mean'])}{spread} over {mean['n_folds']} folds"
+
+
+def _folds(metrics: Mapping[str, Any]) -> list[str]:
+    if "fold_mean" not in metrics:
+        return []
+    return [f"mean ± sd of the folds, {LEVEL_NAMES[level]}: {fold_mean(metrics, level)}" for level in LEVEL_NAMES]
+
+
+def _reasons(metrics: Mapping[str, Any]) -> list[str]:
+    found: dict[str, None] = {}
+    for row in rows(metrics):
+        for estimate in (row.c_index, row.uno):
+            if estimate.get("reason"):
+                found[f"{row.part}, {LEVEL_NAMES[row.level]}: {estimate['reason']}"] = None
+    return list(found)
+
+
+def _method(metrics: Mapping[str, Any]) -> list[str]:
+    method = metrics["method"]
+    if not method["n_bootstrap"]:
+        return []
+    return [f"Intervals: {method['confidence']:.0%}, {method['interval']}, {method['n_bootstrap']} draws."]
