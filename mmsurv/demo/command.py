@@ -5,10 +5,7 @@ Owns the order of things and what is said between them.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,33 +85,16 @@ def demo(output: Path, weights: str | None, patients: int | None, seed: int, qui
 def _simulate(folder: DemoFolder, settings: SimulationSettings) -> float:
     """Fill the folder, with a progress bar; seconds it took."""
     from mmsurv.demo.folder import fill
+    from mmsurv.demo.simulate import simulate
     from mmsurv.demo.stages import heading
+    from mmsurv.progress import progress
 
     heading(f"Simulated data: paint the slides and draw RNA and survival of {settings.patients} patients.")
     start = time.monotonic()
-    with _progress() as on_slide:
-        painted = fill(folder, settings, on_slide=on_slide)
+    cohort = simulate(settings)
+    with progress(len(cohort.clinical), "Painting", unit="slides") as on_slides:
+        painted = fill(folder, settings, cohort, on_slides=on_slides)
     seconds = time.monotonic() - start
     click.echo(f"{folder.slides}, {folder.clinical.name}, {folder.rna.name}: {painted} slides painted now.")
     click.secho(f"({seconds:.0f} s)", dim=True)
     return seconds
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line every quarter elsewhere."""
-    if not sys.stderr.isatty():
-
-        def line(done: int, total: int) -> None:
-            if done == total or (done * 4) // total > ((done - 1) * 4) // total:
-                click.echo(f"painted {done} of {total} slides", err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("painting slides"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("slides")
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsurv.demo.simulate import SimulationSettings, paint_slide, simulate
+from mmsurv.demo.simulate import Simulated, SimulationSettings, paint_slide
 from mmsurv.errors import ConfigError
 from mmsurv.provenance import difference_table
 
@@ -93,40 +93,40 @@ def claim(root: Path, settings: dict[str, Any]) -> DemoFolder:
 
 
 def fill(
-    folder: DemoFolder, settings: SimulationSettings, *, on_slide: Callable[[int, int], None] | None = None
+    folder: DemoFolder,
+    settings: SimulationSettings,
+    cohort: Simulated,
+    *,
+    on_slides: Callable[[float], None] | None = None,
 ) -> int:
     """Write the tables, and every slide that is not there yet.
 
     Args:
         folder: claimed for these settings.
         settings: of the simulation.
-        on_slide: called with (slides there, slides in all) at the start and after each slide.
+        cohort: what :func:`simulate` made of the settings.
+        on_slides: told the number of slides that are there since its last call.
 
     Returns:
         The number of slides painted now; the others were there.
     """
-    cohort = simulate(settings)
     cohort.clinical.to_csv(folder.clinical, index=False)
     cohort.rna.to_csv(folder.rna, compression={"method": "gzip", "mtime": 0})
     cohort.truth.to_csv(folder.truth, float_format="%.4f")
     folder.slides.mkdir(exist_ok=True)
     owner = dict(zip(cohort.clinical["slide_id"], cohort.clinical["case_id"], strict=True))
-    slide_ids = list(owner)
-    paths = {slide_id: folder.slides / f"{slide_id}.tiff" for slide_id in slide_ids}
-    wanted = [slide_id for slide_id in slide_ids if not paths[slide_id].exists()]
-    report = on_slide or (lambda done, total: None)
-    done = len(slide_ids) - len(wanted)
-    report(done, len(slide_ids))
+    wanted = {slide_id: path for slide_id in owner if not (path := folder.slides / f"{slide_id}.tiff").exists()}
+    tell = on_slides or (lambda _count: None)
+    tell(len(owner) - len(wanted))
     with ThreadPoolExecutor(max_workers=min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
         jobs = [
-            pool.submit(paint_slide, paths[slide_id], settings, cohort.patients[owner[slide_id]], slide_id)
-            for slide_id in wanted
+            pool.submit(paint_slide, path, settings, cohort.patients[owner[slide_id]], slide_id)
+            for slide_id, path in wanted.items()
         ]
         try:
             for job in as_completed(jobs):
                 job.result()
-                done += 1
-                report(done, len(slide_ids))
+                tell(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

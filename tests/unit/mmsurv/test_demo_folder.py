@@ -6,7 +6,7 @@ import pytest
 
 from mmsurv.demo import folder as demo_folder
 from mmsurv.demo.folder import claim, fill, settings_table
-from mmsurv.demo.simulate import SimulationSettings
+from mmsurv.demo.simulate import SimulationSettings, simulate
 from mmsurv.errors import ConfigError
 
 SETTINGS = SimulationSettings(patients=10, slide_px=700)
@@ -43,16 +43,18 @@ def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
 
 def test_filling_again_paints_only_what_is_missing(tmp_path: Path) -> None:
     folder = claim(tmp_path / "demo", settings_table(SETTINGS))
-    steps: list[tuple[int, int]] = []
-    painted = fill(folder, SETTINGS, on_slide=lambda done, total: steps.append((done, total)))
+    steps: list[float] = []
+    painted = fill(folder, SETTINGS, simulate(SETTINGS), on_slides=steps.append)
     slides = sorted(folder.slides.iterdir())
     assert painted == len(slides) >= 10
-    assert steps == [(done, painted) for done in range(painted + 1)]
+    assert steps == [0, *[1] * painted]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     kept = slides[0].stat().st_mtime_ns
     slides[3].unlink()
     again = claim(tmp_path / "demo", settings_table(SETTINGS))
-    assert fill(again, SETTINGS) == 1
+    steps.clear()
+    assert fill(again, SETTINGS, simulate(SETTINGS), on_slides=steps.append) == 1
+    assert steps == [painted - 1, 1]
     assert slides[0].stat().st_mtime_ns == kept
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -63,4 +65,4 @@ def test_a_slide_that_fails_stops_the_painting(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(demo_folder, "paint_slide", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        fill(claim(tmp_path / "demo", settings_table(SETTINGS)), SETTINGS)
+        fill(claim(tmp_path / "demo", settings_table(SETTINGS)), SETTINGS, simulate(SETTINGS))
