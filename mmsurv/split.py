@@ -149,6 +149,11 @@ def read_folds(path: Path, cases: pd.DataFrame, *, seed: int) -> list[Split]:
     labels = _label_order(set(fold.values()))
     if len(labels) < 2:
         raise SplitError(f"{path}: expected at least 2 folds, found only {labels[0]!r}.")
+    _require_events(path, events, fold, labels)
+    return [_fold_split(events, fold, label, seed) for label in labels]
+
+
+def _require_events(path: Path, events: pd.Series, fold: Mapping[str, str], labels: Sequence[str]) -> None:
     for label in labels:
         tested = [case_id for case_id in events.index if fold[case_id] == label]
         if not events[tested].any():
@@ -156,7 +161,6 @@ def read_folds(path: Path, cases: pd.DataFrame, *, seed: int) -> list[Split]:
                 f"{path}: fold {label!r} has no event among its {len(tested)} cases of the cohort, so nothing can be "
                 "tested on it. Join it to another fold."
             )
-    return [_fold_split(events, fold, label, seed) for label in labels]
 
 
 def _fold_split(events: pd.Series, fold: Mapping[str, object], label: object, seed: int) -> Split:

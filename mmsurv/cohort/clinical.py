@@ -66,6 +66,8 @@ def read_clinical(options: CohortOptions) -> Clinical:
             contradict each other; or no case has an event.
     """
     path = Path(options.clinical)
+    if path.suffix.lower() == ".parquet":
+        raise CohortError(f"{path}: a clinical table is read from CSV or TSV, whose cells are as written. Save it so.")
     chosen: list[ClinicalColumns] = []
 
     def choose(columns: tuple[str, ...]) -> Layout:

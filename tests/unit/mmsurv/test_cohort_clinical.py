@@ -190,3 +190,8 @@ def test_tcga_rule_refuses_other_names(tmp_path: Path) -> None:
     content = "slide_id,case_id,time,event\nCMU-1,TCGA-02-0048,1,1\n"
     with pytest.raises(CohortError, match=r"row 2, column 'slide_id': expected a TCGA barcode .* found 'CMU-1'"):
         clinical(tmp_path, content, id_rule="tcga")
+
+
+def test_a_parquet_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match=r"c\.parquet: a clinical table is read from CSV or TSV"):
+        read_clinical(CohortOptions(clinical=str(tmp_path / "c.parquet")))

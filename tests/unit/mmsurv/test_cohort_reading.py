@@ -27,9 +27,11 @@ def test_ids_that_look_like_missing_values_or_numbers_stay_text(tmp_path: Path) 
     assert table.text["id"] == ["NA", "007", "null", "1e5"]
 
 
-def test_byte_order_mark_and_white_space_are_not_part_of_names(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_bytes("\ufeffid , x\r\n a ,1\r\n".encode())
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_byte_order_mark_and_white_space_are_not_part_of_names(tmp_path: Path, name: str) -> None:
+    content = "\ufeffid , x\r\n a ,1\r\n".encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     table = read(path)
     assert table.columns == ("id", "x")
     assert table.text["id"] == ["a"]

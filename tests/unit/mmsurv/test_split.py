@@ -88,8 +88,10 @@ def test_folds_test_every_patient_once_and_validate_with_an_eighth_of_the_rest()
 
 
 def test_folds_validate_with_different_patients() -> None:
+    """Else the same few patients would choose the epoch of every fold."""
     folds = make_folds(cases_of(100, 35), n_folds=5, seed=0)
-    assert len({tuple(fold.cases("validation")) for fold in folds}) == 5
+    validating = {case_id for fold in folds for case_id in fold.cases("validation")}
+    assert len(validating) > 30
 
 
 @pytest.mark.parametrize(
