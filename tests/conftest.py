@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,37 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"MMSURV_TEST_DATA={folder} is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder to train on in a second: ``store`` (57 slides of 40 cases), ``clinical.csv``, ``rna.csv``.
+
+    Two cases have no RNA, one has no slide; time depends on a gene and on the tiles. Read only: copy it to change it.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from mmsurv.store import create_store
+    from mmsurv.store.testing import RECIPE, make_record
+
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    cases = np.array([f"case-{i:02d}" for i in range(40)])
+    rna = pd.DataFrame(rng.normal(size=(40, 6)), index=pd.Index(cases, name="case_id"), columns=list("ABCDEF"))
+    tissue = rng.normal(size=40)
+    months = np.round(30 * np.exp(-rna["A"].to_numpy() / 2 - tissue / 2) * rng.exponential(size=40) + 0.5, 2)
+    owners = np.r_[cases[:-1], cases[:18]]
+    names = [f"slide-{i:02d}" for i in range(len(owners))]
+    outcome = pd.DataFrame({"case_id": cases, "survival_months": months, "vital_status": rng.integers(0, 4, 40) > 0})
+    rows = pd.DataFrame({"slide_id": names, "case_id": owners}).merge(outcome, on="case_id", how="right")
+    rows.astype({"vital_status": int}).to_csv(folder / "clinical.csv", index=False)
+    rna.iloc[2:].to_csv(folder / "rna.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        store = create_store(folder / "store", recipe=RECIPE, dim=8)
+        for name, owner in zip(names, owners, strict=True):
+            record = make_record(name, tiles=6, seed=int(name[-2:]))
+            shift = np.float16(tissue[list(cases).index(owner)])
+            store.write(dataclasses.replace(record, features=record.features + shift))
+        yield folder

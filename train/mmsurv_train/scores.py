@@ -65,7 +65,7 @@ def with_outcomes(risks: RiskTables, outcomes: pd.DataFrame, parts: pd.Series) -
     )
 
 
-def reference(cases: pd.DataFrame, settings: EvaluateSettings, *, name: str = "train") -> metrics.Reference:
+def reference(cases: pd.DataFrame, settings: EvaluateSettings, *, name: str = "training part") -> metrics.Reference:
     """The censoring reference and τ of these cases (columns time and event)."""
     time, event = cases["time"].to_numpy(float), cases["event"].to_numpy(bool)
     tau = settings.tau_months or metrics.quantile_tau(time, settings.tau_quantile)

@@ -85,12 +85,13 @@ def text(metrics: Mapping[str, Any]) -> str:
 
 
 def fold_mean(metrics: Mapping[str, Any], level: str) -> str:
-    """Such as "0.812 ± 0.034 over 5 folds"; a dash for a run without folds."""
+    """Mean ± sd such as "0.812 ± 0.034", with the number of folds where not all have a C-index; else a dash."""
     mean = metrics.get("fold_mean", {}).get(level)
     if mean is None or mean["mean"] is None:
         return NONE
     spread = "" if mean["sd"] is None else f" ± {number(mean['sd'])}"
-    return f"{number(mean['mean'])}{spread} over {mean['n_folds']} folds"
+    count = f" (of {mean['n_folds']} folds)" if mean["n_undefined"] else ""
+    return f"{number(mean['mean'])}{spread}{count}"
 
 
 def _folds(metrics: Mapping[str, Any]) -> list[str]:

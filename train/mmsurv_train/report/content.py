@@ -7,7 +7,7 @@ except the Kaplan–Meier curves, which are drawn from the predictions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,20 @@ JOIN_COUNTS = {
 }
 """Fields of the join report, in words; lists are shown by their length, and not at all when empty."""
 
+METHODS = {
+    "c_index": "C-index",
+    "c_index_ipcw": "Uno’s C-index",
+    "tau_months": "τ, to which Uno’s C-index looks",
+    "censoring_reference": "censoring estimated from",
+    "interval": "interval",
+    "confidence": "confidence",
+    "n_bootstrap": "resamples",
+    "seed": "seed of the resamples",
+    "risk_groups": "risk groups",
+    "pooling": "pooling of folds",
+}
+"""Fields of a run's method, in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -74,9 +88,9 @@ def describe(found: Sequence[Run], notes: Sequence[str]) -> dict[str, Any]:
         "models": models,
         "has_folds": any(run.kind == runs.CROSS_VALIDATION for run in found),
         "comparison": _comparison(found, labels),
-        "cohorts": _cohorts(found, labels),
-        "stores": _stores(found, labels),
-        "methods": _methods(found[0]),
+        "cohorts": _grouped(found, labels, _cohort),
+        "stores": _grouped(found, labels, _store),
+        "methods": _grouped(found, labels, _methods),
         "reasons": [reason for run, label in zip(found, labels, strict=True) for reason in _reasons(run, label)],
     }
 
@@ -119,7 +133,7 @@ def _model(run: Run, label: str, key: str) -> Model:
         name=run.metrics["model"],
         folder=str(run.path),
         part=_part_name(run),
-        row={**_cells(run, part), "p": p},
+        row=_cells(run, part),
         curves=figures.survival_curves(
             cases, high, key=f"{key}-km", title=f"Kaplan–Meier curves, {label}", description=caption
         ),
@@ -185,38 +199,36 @@ def _warnings(found: Sequence[Run]) -> list[str]:
     return warnings
 
 
-def _cohorts(found: Sequence[Run], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Each different join once, with the models that used it."""
+def _grouped(
+    found: Sequence[Run], labels: Sequence[str], describe: Callable[[Run], dict[str, Any] | None]
+) -> list[dict[str, Any]]:
+    """What runs have in common, once, with the models that share it."""
     groups: dict[str, dict[str, Any]] = {}
     for run, label in zip(found, labels, strict=True):
-        join = run.provenance["join"]
-        lines = [(words, _count(join.get(name))) for name, words in JOIN_COUNTS.items()]
-        shown = [(words, count) for words, count in lines if count]
-        used = [
-            ("cases used", str(len(run.provenance["cases"]))),
-            ("slides used", str(len(run.provenance["slides"]))),
-        ]
-        group = groups.setdefault(repr([*shown, *used]), {"models": [], "counts": [*shown, *used]})
-        group["models"].append(label)
+        described = describe(run)
+        if described is not None:
+            groups.setdefault(repr(described), {**described, "models": []})["models"].append(label)
     return list(groups.values())
 
 
-def _stores(found: Sequence[Run], labels: Sequence[str]) -> list[dict[str, Any]]:
-    groups: dict[str, dict[str, Any]] = {}
-    for run, label in zip(found, labels, strict=True):
-        recipe = run.provenance.get("store_recipe")
-        if recipe:
-            digest = run.provenance["digests"]["store"]
-            group = groups.setdefault(
-                digest,
-                {"models": [], "path": run.config["data"].get("store", ""), "digest": digest, "recipe": _flat(recipe)},
-            )
-            group["models"].append(label)
-    return list(groups.values())
+def _cohort(run: Run) -> dict[str, Any]:
+    join = run.provenance["join"]
+    lines = [(words, _count(join.get(name))) for name, words in JOIN_COUNTS.items()]
+    used = [("cases used", len(run.provenance["cases"])), ("slides used", len(run.provenance["slides"]))]
+    return {"counts": [*((words, count) for words, count in lines if count), *used]}
 
 
-def _methods(run: Run) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), str(value)) for key, value in run.metrics["method"].items()]
+def _store(run: Run) -> dict[str, Any] | None:
+    recipe = run.provenance.get("store_recipe")
+    if not recipe:
+        return None
+    digest = run.provenance["digests"]["store"]
+    return {"path": run.config["data"].get("store", ""), "digest": digest, "recipe": _flat(recipe)}
+
+
+def _methods(run: Run) -> dict[str, Any]:
+    method = {**run.metrics["method"], "tau_months": f"{run.metrics['method']['tau_months']:.1f} months"}
+    return {"lines": [(words, method[name]) for name, words in METHODS.items() if name in method]}
 
 
 def _reasons(run: Run, label: str) -> list[str]:
@@ -233,8 +245,8 @@ def _reasons(run: Run, label: str) -> list[str]:
 
 def _part_name(run: Run) -> str:
     if run.kind == runs.CROSS_VALIDATION:
-        return f"out-of-fold ({len(run.config['folds'])} folds)"
-    return "test"
+        return f"out-of-fold, {len(run.config['folds'])} folds"
+    return "test part"
 
 
 def _encoder(store: Mapping[str, Any]) -> Mapping[str, Any]:

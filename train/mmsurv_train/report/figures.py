@@ -77,10 +77,12 @@ def survival_curves(cases: pd.DataFrame, high: np.ndarray, *, key: str, title: s
 def comparison(bars: Sequence[Bar], *, key: str, title: str, description: str) -> Markup:
     """C-indices with intervals, one line per model and level; 0.5 is chance."""
     models = list(dict.fromkeys(bar.model for bar in bars))
-    figure, axes = _figure(6.4, 0.9 + 0.55 * len(models))
-    figure.subplots_adjust(left=0.3, right=0.98, top=0.98, bottom=0.5 / (0.9 + 0.55 * len(models)))
+    height = 1.1 + 0.5 * len(models)
+    figure, axes = _figure(6.4, height)
+    figure.subplots_adjust(left=0.3, right=0.98, top=1 - 0.35 / height, bottom=0.5 / height)
     styles = {"case": (INK, "o", -0.13), "WSI": (LOW, "s", 0.13)}
     labelled: set[str] = set()
+    axes.axvline(0.5, color=FAINT, linewidth=1, linestyle=":")
     for bar in bars:
         if bar.value is None:
             continue
@@ -91,11 +93,10 @@ def comparison(bars: Sequence[Bar], *, key: str, title: str, description: str) -
         label = "" if bar.level in labelled else f"{bar.level} level"
         axes.plot([bar.value], [y], marker, color=colour, markersize=6, linestyle="none", label=label or None)
         labelled.add(bar.level)
-    axes.axvline(0.5, color=FAINT, linewidth=1, linestyle=":")
     axes.set(yticks=range(len(models)), ylim=(len(models) - 0.5, -0.5), xlabel="C-index (0.5 = chance)")
     axes.set_yticklabels(models)
     if labelled:
-        axes.legend(loc="best", fontsize=9)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, fontsize=9)
     return _markup(figure, key=key, title=title, description=description)
 
 

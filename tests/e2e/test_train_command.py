@@ -1,0 +1,185 @@
+"""``mmsurv train``, ``mmsurv evaluate`` and ``mmsurv report`` as typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmsurv.cli import main
+from mmsurv_train import run as runs
+
+RECIPE = """
+[model]
+name = "joint"
+[fit]
+epochs = 3
+device = "cpu"
+[split]
+fractions = [0.6, 0.2, 0.2]
+[evaluate]
+n_bootstrap = 20
+"""
+
+
+@pytest.fixture
+def mmsurv(capsys: pytest.CaptureFixture[str]):
+    """Run the command line; gives exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit, match=r"\d") as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(str(stop.value.code)), out, err
+
+    return run
+
+
+@pytest.fixture
+def data(study: Path, tmp_path: Path) -> list[object]:
+    """The options that name recipe and data."""
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    tables = ["--clinical", study / "clinical.csv", "--rna", study / "rna.csv"]
+    return ["--recipe", tmp_path / "recipe.toml", "--store", study / "store", *tables]
+
+
+def test_train_prints_a_table_of_every_part_and_the_runs_place(mmsurv, data, tmp_path) -> None:
+    code, out, err = mmsurv("train", *data, "-o", tmp_path / "run")
+    assert code == 0
+    assert "joint: 37 cases" in err
+    lines = out.splitlines()
+    assert lines[0].split() == ["part", "level", "C-index", "interval", "Uno's", "C-index", "interval", "n", "events"]
+    assert [line.split()[:2] for line in lines[1:7]] == [
+        [part, level] for part in ("train", "validation", "test") for level in ("WSI", "case")
+    ]
+    assert lines[-1] == f"Run: {tmp_path / 'run'}"
+    assert "percentile bootstrap over patients, 20 draws" in out
+
+
+def test_a_run_has_exactly_its_files_and_says_how_it_was_made(mmsurv, data, study, tmp_path) -> None:
+    mmsurv("train", *data, "--epochs", 2, "--seed", 5, "-o", tmp_path / "run")
+    run = runs.read_run(tmp_path / "run")
+    assert sorted(path.name for path in run.path.iterdir()) == sorted(runs.FILES[runs.RUN])
+    assert run.config["recipe"]["fit"] == {**run.config["recipe"]["fit"], "epochs": 2, "seed": 5}
+    assert run.config["cohort"]["clinical"] == str(study / "clinical.csv")
+    command = run.provenance["command"]
+    assert command.startswith("mmsurv train --recipe ")
+    assert "--epochs 2" in command
+    assert "--seed 5" in command
+    assert "--learning-rate" not in command
+    assert len(run.history) <= 2
+    assert not [path for path in run.path.iterdir() if path.suffix in {".pkl", ".pt", ".pth"}]
+
+
+def test_the_same_seed_gives_identical_bytes_in_another_process(mmsurv, data, tmp_path) -> None:
+    mmsurv("train", *data, "-o", tmp_path / "here")
+    command = [sys.executable, "-m", "mmsurv", "train", *map(str, data), "-o", str(tmp_path / "there")]
+    subprocess.run(command, check=True, capture_output=True)
+    for name in (runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.METRICS, runs.MODEL, runs.PREPROCESS, runs.HISTORY):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
+
+
+def test_evaluate_says_identical_and_leaves_with_zero(mmsurv, data, tmp_path, monkeypatch) -> None:
+    mmsurv("train", *data, "--folds", 3, "-o", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = mmsurv("evaluate", "run")
+    assert code == 0
+    assert "mean ± sd of the folds, case:" in out
+    assert out.splitlines()[-1] == "Computed again: identical to the predictions and metrics of run"
+    code, out, _ = mmsurv("evaluate", "run", "--json")
+    assert (code, json.loads(out)["identical"]) == (0, True)
+
+
+def test_evaluate_lists_what_differs_and_leaves_with_one(mmsurv, data, tmp_path) -> None:
+    mmsurv("train", *data, "-o", tmp_path / "run")
+    path = tmp_path / "run" / runs.CASE_PREDICTIONS
+    cases = runs.read_csv(path)
+    cases.loc[0, "risk"] += 1
+    runs.write_csv(path, cases)
+    code, out, _ = mmsurv("evaluate", tmp_path / "run")
+    assert code == 1
+    assert f"case_predictions.csv: risk of {cases['case_id'][0]}: saved" in out
+    assert "Computed again: DIFFERENT from" in out
+
+
+def test_evaluate_refuses_what_is_no_run(mmsurv, tmp_path) -> None:
+    code, _, err = mmsurv("evaluate", tmp_path / "nothing")
+    assert code == 1
+    assert "RunError" in err
+    assert "is not a folder" in err
+
+
+def test_json_holds_the_metrics_and_nothing_else(mmsurv, data, tmp_path) -> None:
+    code, out, _ = mmsurv("train", *data, "--json", "-o", tmp_path / "run")
+    assert code == 0
+    assert json.loads(out)["metrics"] == runs.read_run(tmp_path / "run").metrics
+
+
+def test_a_run_is_not_overwritten(mmsurv, data, tmp_path) -> None:
+    mmsurv("train", *data, "-o", tmp_path / "run")
+    code, _, err = mmsurv("train", *data, "-o", tmp_path / "run")
+    assert code == 1
+    assert "already holds a run" in err
+
+
+@pytest.mark.parametrize("model", ["cross-attention", "joint", "rna"])
+def test_a_model_that_needs_rna_without_rna_is_a_usage_error(mmsurv, study, tmp_path, model) -> None:
+    arguments = ["--store", study / "store", "--clinical", study / "clinical.csv", "-o", tmp_path / "run"]
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    code, _, err = mmsurv("train", "--recipe", tmp_path / "recipe.toml", "--model", model, *arguments)
+    assert code == 2
+    assert f"the model '{model}' needs RNA" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", 3, "--folds-file", "clinical"], "give one"),
+        (["--fold", 1], "--fold needs --folds or --folds-file"),
+        (["--folds", 3, "--fold", 3], "fold 3 does not exist"),
+        (["--learning-rate", -1], "fit.learning_rate must be above 0"),
+        (["--model", "transformer"], "'transformer' is not one of"),
+        (["--recipe", "no-such"], "'no-such' is neither a file nor a shipped recipe"),
+    ],
+)
+def test_options_that_cannot_be_are_usage_errors(mmsurv, data, study, tmp_path, options, message) -> None:
+    options = [study / "clinical.csv" if option == "clinical" else option for option in options]
+    code, _, err = mmsurv("train", *data, *options, "-o", tmp_path / "run")
+    assert code == 2
+    assert message in err
+
+
+def test_folds_of_a_file_are_trained_and_pooled(mmsurv, data, study, tmp_path) -> None:
+    rows = [f"case-{i:02d},{i % 3}" for i in range(40)]
+    (tmp_path / "folds.csv").write_text("\n".join(["case_id,fold", *rows]) + "\n")
+    code, out, _ = mmsurv("train", *data, "--folds-file", tmp_path / "folds.csv", "-o", tmp_path / "run")
+    assert code == 0
+    assert out.splitlines()[1].startswith("out-of-fold  WSI")
+    run = runs.read_run(tmp_path / "run")
+    assert [fold.name for fold in run.folds()] == ["fold-0", "fold-1", "fold-2"]
+    assert (run.predictions.cases["fold"] == run.predictions.cases["case_id"].str[-2:].astype(int) % 3).all()
+
+
+def test_report_of_several_runs_is_one_page(mmsurv, data, tmp_path) -> None:
+    for model in ("joint", "rna"):
+        mmsurv("train", *data, "--model", model, "--complete-cases", "-o", tmp_path / model)
+    page = tmp_path / "out" / "report.html"
+    code, out, _ = mmsurv("report", tmp_path / "joint", tmp_path / "rna", "-o", page, "--note", "made up & <small>")
+    assert code == 0
+    assert out == f"Report: {page}\n"
+    assert "made up &amp; &lt;small&gt;" in page.read_text()
+
+
+def test_the_help_of_the_three_commands_loads_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom mmsurv.cli import cli\n"
+        "for name in ('train', 'evaluate', 'report'):\n"
+        "    assert CliRunner().invoke(cli, [name, '--help']).exit_code == 0\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'h5py', 'sklearn', 'sksurv', 'matplotlib', 'jinja2', 'openslide'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

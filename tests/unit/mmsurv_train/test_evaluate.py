@@ -1,0 +1,265 @@
+"""A run computes to the same bits again, and other data or a changed run are noticed and named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from mmsurv.cohort import CohortOptions
+from mmsurv.errors import ConfigError, CorruptRecordError, RunError
+from mmsurv.store import create_store, open_store
+from mmsurv_train import run as runs
+from mmsurv_train.evaluate import evaluate
+from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.train import train
+
+JOINT = TrainRecipe(
+    model=ModelSettings(name="joint"),
+    fit=FitSettings(epochs=3, device="cpu"),
+    split=SplitSettings(fractions=(0.6, 0.2, 0.2)),
+    evaluate=EvaluateSettings(n_bootstrap=20),
+)
+CROSS_VALIDATED = dataclasses.replace(JOINT, split=SplitSettings(n_folds=3))
+RNA = dataclasses.replace(JOINT, model=ModelSettings(name="rna"))
+
+
+def sources(study: Path, *, store: bool = True, rna: bool = True) -> Sources:
+    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv") if rna else None)
+    return Sources(cohort=cohort, store=str(study / "store") if store else None)
+
+
+@pytest.fixture(scope="module")
+def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data and two runs on them; copied by tests that change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name in ("clinical.csv", "rna.csv"):
+        shutil.copy(study / name, folder / name)
+    shutil.copytree(study / "store", folder / "store")
+    train(JOINT, sources(folder), folder / "runs" / "joint", command="mmsurv train …")
+    train(CROSS_VALIDATED, sources(folder), folder / "runs" / "cv", command="mmsurv train … --folds 3")
+    return folder
+
+
+@pytest.fixture
+def changed(trained: Path, tmp_path: Path) -> Path:
+    """A copy of everything in another place, to be changed; the originals are out of its reach by name."""
+    folder = tmp_path / "moved"
+    shutil.copytree(trained, folder)
+    for config in folder.glob("runs/**/config.toml"):
+        config.write_text(config.read_text().replace(str(trained), "/nowhere"))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["joint", "cv"])
+def test_a_run_computes_to_the_same_bits(trained: Path, name: str) -> None:
+    found = evaluate(trained / "runs" / name)
+    assert found.identical, found.differences
+    assert found.metrics == runs.read_run(trained / "runs" / name).metrics
+
+
+@pytest.mark.parametrize("name", ["joint", "cv"])
+def test_a_folder_that_was_moved_with_its_data_still_evaluates(changed: Path, name: str, monkeypatch) -> None:
+    monkeypatch.chdir("/")
+    assert evaluate(changed / "runs" / name).identical
+
+
+def test_data_in_another_place_are_said_by_option(changed: Path, tmp_path: Path) -> None:
+    shutil.move(changed / "store", tmp_path / "features")
+    shutil.move(changed / "rna.csv", tmp_path / "genes.csv")
+    with pytest.raises(RunError, match=r"run's rna is neither at .*Say where with --rna"):
+        evaluate(changed / "runs" / "joint")
+    found = evaluate(changed / "runs" / "joint", store=str(tmp_path / "features"), rna=str(tmp_path / "genes.csv"))
+    assert found.identical
+
+
+def test_slides_that_came_later_do_not_matter(changed: Path) -> None:
+    record = open_store(changed / "store").read("slide-00")
+    store = open_store(changed / "store")
+    attributes = {key: record.attributes[key] for key in ("mpp", "mpp_source")}
+    store.write(dataclasses.replace(record, slide_id="later", attributes=attributes))
+    assert evaluate(changed / "runs" / "joint").identical
+
+
+@pytest.mark.parametrize("table", ["clinical", "rna"])
+def test_a_table_that_changed_is_named(changed: Path, table: str) -> None:
+    path = changed / f"{table}.csv"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(RunError, match=f"the {table} table is not the one the run was made from"):
+        evaluate(changed / "runs" / "joint")
+
+
+def test_a_store_of_another_recipe_is_refused(changed: Path) -> None:
+    old = open_store(changed / "store")
+    new = create_store(changed / "other", recipe={"encoder": {"name": "resnet18", "weights": "random"}}, dim=8)
+    own = {"slide_id", "recipe", "recipe_sha256", "row_order", "features_sha256", "record_sha256"}
+    for slide_id in old.slide_ids():
+        record = old.read(slide_id)
+        kept = {key: value for key, value in record.attributes.items() if key not in own}
+        new.write(dataclasses.replace(record, attributes=kept))
+    with pytest.raises(RunError, match="the store was made by another recipe"):
+        evaluate(changed / "runs" / "joint", store=str(changed / "other"))
+
+
+def test_a_record_that_was_made_anew_is_named(changed: Path) -> None:
+    store = open_store(changed / "store")
+    record = store.read("slide-07")
+    own = {"slide_id", "recipe", "recipe_sha256", "row_order", "features_sha256", "record_sha256"}
+    kept = {key: value for key, value in record.attributes.items() if key not in own}
+    store.record_path("slide-07").unlink()
+    store.write(dataclasses.replace(record, features=record.features + record.features.dtype.type(1), attributes=kept))
+    with pytest.raises(RunError, match=r"1 of \d+ slide records are not those the run was made from: slide-07"):
+        evaluate(changed / "runs" / "joint")
+
+
+def test_a_record_with_a_flipped_byte_is_refused(changed: Path) -> None:
+    path = open_store(changed / "store").record_path("slide-07")
+    data = bytearray(path.read_bytes())
+    extent = open_store(changed / "store").read_extent(path)
+    assert extent is not None
+    data[extent.offset] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptRecordError, match="slide-07"):
+        evaluate(changed / "runs" / "joint")
+
+
+def test_a_record_that_is_gone_is_named(changed: Path) -> None:
+    open_store(changed / "store").record_path("slide-07").unlink()
+    with pytest.raises(RunError, match="1 slides of the run are no longer there: slide-07"):
+        evaluate(changed / "runs" / "joint")
+
+
+def test_a_changed_prediction_is_found_with_both_numbers(changed: Path) -> None:
+    path = changed / "runs" / "joint" / runs.PREDICTIONS
+    slides = runs.read_csv(path)
+    slides.loc[3, "risk"] += 1e-12
+    runs.write_csv(path, slides)
+    differences = evaluate(changed / "runs" / "joint").differences
+    assert f"risk of {slides['slide_id'][3]}: saved {slides['risk'][3]}" in differences[0]
+    assert len(differences) == 1
+
+
+def test_a_changed_metric_is_found_by_its_field(changed: Path) -> None:
+    path = changed / "runs" / "cv" / runs.METRICS
+    metrics = json.loads(path.read_text())
+    metrics["parts"]["out-of-fold"]["case"]["c_index"]["value"] = 0.99
+    path.write_text(runs.json_text(metrics))
+    (difference,) = evaluate(changed / "runs" / "cv").differences
+    assert "parts.out-of-fold.case.c_index.value: saved 0.99" in difference
+
+
+def test_a_missing_row_and_a_changed_baseline_are_found(changed: Path) -> None:
+    folder = changed / "runs" / "joint"
+    slides = runs.read_csv(folder / runs.PREDICTIONS)
+    runs.write_csv(folder / runs.PREDICTIONS, slides.iloc[1:])
+    (folder / runs.BASELINE).write_text("time\n")
+    differences = "\n".join(evaluate(folder).differences)
+    assert f"other rows than computed: {slides['slide_id'][0]}" in differences
+    assert "baseline.csv: differs" in differences
+
+
+def test_changed_weights_give_other_risks_in_a_fold(changed: Path) -> None:
+    fold = changed / "runs" / "cv" / "fold-1"
+    state = runs.read_run(fold).weights()
+    name = next(key for key, value in state.items() if value.ndim == 2)
+    state[name] = state[name] + 0.1
+    runs.write_weights(fold, state)
+    differences = "\n".join(evaluate(changed / "runs" / "cv").differences)
+    assert "fold-1/predictions.csv: risk of" in differences
+    assert "fold-0/" not in differences
+    assert "cv/predictions.csv: " in differences
+
+
+def test_weights_of_another_model_are_refused(changed: Path) -> None:
+    runs.write_weights(changed / "runs" / "joint", {"w": torch.ones(3)})
+    with pytest.raises(RunError, match="the saved model does not fit its recipe"):
+        evaluate(changed / "runs" / "joint")
+
+
+def test_a_preprocess_without_its_keys_is_refused(changed: Path) -> None:
+    (changed / "runs" / "joint" / runs.PREPROCESS).write_text("{}")
+    with pytest.raises(RunError, match=r"preprocess\.json"):
+        evaluate(changed / "runs" / "joint")
+
+
+def test_another_number_of_threads_gives_the_same_bits(trained: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert evaluate(trained / "runs" / "joint").identical
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(study: Path, trained: Path, tmp_path: Path) -> None:
+    train(JOINT, sources(study), tmp_path / "again", command="")
+    other = dataclasses.replace(JOINT, fit=dataclasses.replace(JOINT.fit, seed=1))
+    train(other, sources(study), tmp_path / "other", command="")
+    first, again, differing = (
+        (folder / runs.PREDICTIONS).read_bytes()
+        for folder in (trained / "runs" / "joint", tmp_path / "again", tmp_path / "other")
+    )
+    assert first == again
+    assert first != differing
+
+
+def test_rna_alone_needs_no_store(study: Path, tmp_path: Path) -> None:
+    run = train(RNA, sources(study, store=False), tmp_path / "run", command="")
+    assert len(run.predictions.slides) == 53  # the clinical table lists them
+    assert evaluate(tmp_path / "run").identical
+
+
+def test_rna_alone_without_slides_has_only_the_case_level(study: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(study / "clinical.csv").drop(columns="slide_id").drop_duplicates("case_id")
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    cohort = CohortOptions(clinical=str(tmp_path / "cases.csv"), rna=str(study / "rna.csv"))
+    run = train(RNA, Sources(cohort=cohort), tmp_path / "run", command="")
+    test = run.metrics["parts"]["test"]
+    assert test["wsi"]["n"] == 0
+    assert test["case"]["n"] > 0
+    assert evaluate(tmp_path / "run").identical
+
+
+def test_a_model_gets_only_the_cases_it_can_score(study: Path, trained: Path, tmp_path: Path) -> None:
+    joint = runs.read_run(trained / "runs" / "joint")
+    assert len(joint.provenance["cases"]) == 37  # of 40: two have no RNA, one has no slide
+    assert joint.provenance["join"]["cases_without_what_the_model_needs"] == 3
+    rna = train(RNA, sources(study), tmp_path / "rna", command="")
+    assert len(rna.provenance["cases"]) == 38
+    complete = dataclasses.replace(sources(study), complete_cases=True)
+    same = train(RNA, complete, tmp_path / "complete", command="")
+    assert same.provenance["cases"] == joint.provenance["cases"]
+
+
+def test_a_model_without_its_data_is_refused(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs tile features: name their store with --store"):
+        train(JOINT, sources(study, store=False), tmp_path / "run", command="")
+    with pytest.raises(ConfigError, match="needs RNA: name the table with --rna"):
+        train(JOINT, sources(study, rna=False), tmp_path / "run", command="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_made_without_a_store_takes_none(study: Path, tmp_path: Path) -> None:
+    train(RNA, sources(study, store=False), tmp_path / "run", command="")
+    with pytest.raises(RunError, match="was made without --store"):
+        evaluate(tmp_path / "run", store=str(study / "store"))
+
+
+def test_the_fold_asked_for_must_exist(study: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(JOINT, split=SplitSettings(n_folds=3, fold=3))
+    with pytest.raises(ConfigError, match="fold 3 does not exist: folds are 0 to 2"):
+        train(recipe, sources(study), tmp_path / "run", command="")
+
+
+def test_one_fold_of_a_cross_validation_is_the_run_of_that_fold(study: Path, trained: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(JOINT, split=SplitSettings(n_folds=3, fold=1))
+    train(recipe, sources(study), tmp_path / "run", command="")
+    fold = trained / "runs" / "cv" / "fold-1"
+    assert (tmp_path / "run" / runs.PREDICTIONS).read_bytes() == (fold / runs.PREDICTIONS).read_bytes()

@@ -1,0 +1,215 @@
+"""The report: one file, safe from its inputs, readable without seeing, the same bytes every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmsurv.cohort import CohortOptions
+from mmsurv.errors import RunError
+from mmsurv_train import run as runs
+from mmsurv_train import summary
+from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.report import write_report
+from mmsurv_train.report.content import risk_groups
+from mmsurv_train.report.page import render
+from mmsurv_train.run import read_run
+from mmsurv_train.train import train
+
+RECIPE = TrainRecipe(
+    model=ModelSettings(name="joint"),
+    fit=FitSettings(epochs=3, device="cpu"),
+    split=SplitSettings(fractions=(0.6, 0.2, 0.2)),
+    evaluate=EvaluateSettings(n_bootstrap=20),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs: joint and rna on one split of the same cases, cv of three folds, wsi on other cases."""
+    folder = tmp_path_factory.mktemp("runs")
+    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
+    sources = Sources(cohort=cohort, store=str(study / "store"), complete_cases=True)
+    rna = dataclasses.replace(RECIPE, model=ModelSettings(name="rna"))
+    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
+    folds = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3))
+    train(RECIPE, sources, folder / "joint", command="mmsurv train --model joint")
+    train(rna, sources, folder / "rna", command="mmsurv train --model rna")
+    train(folds, sources, folder / "cv", command="mmsurv train --folds 3")
+    train(wsi, dataclasses.replace(sources, complete_cases=False), folder / "wsi", command="mmsurv train --model wsi")
+    return folder
+
+
+class Page(HTMLParser):
+    """What a test wants to know of a page."""
+
+    void = frozenset({"meta", "br", "link", "img", "hr"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page(trained: Path, *names: str, notes: tuple[str, ...] = ()) -> str:
+    return render([read_run(trained / name) for name in names], title="Models", notes=notes)
+
+
+def test_the_page_is_one_well_formed_file_that_asks_for_nothing(trained: Path) -> None:
+    html = page(trained, "joint", "rna", "cv")
+    parsed = Page(html)
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
+    tags = {tag for tag, _ in parsed.tags}
+    assert not tags & {"script", "link", "img", "iframe"}
+    addresses = [
+        value
+        for _, attributes in parsed.tags
+        for name, value in attributes.items()
+        if name in {"src", "href", "xlink:href"}
+    ]
+    assert all(str(address).startswith("#") for address in addresses)
+    assert {str(address)[1:] for address in addresses} <= set(parsed.ids)
+
+
+def test_every_figure_and_table_has_words_for_those_who_do_not_see_it(trained: Path) -> None:
+    parsed = Page(page(trained, "joint", "cv"))
+    figures = parsed.of("svg")
+    assert len(figures) == 5  # the comparison, and for each run survival and training curves
+    for figure in figures:
+        assert figure["role"] == "img"
+        assert set(str(figure["aria-labelledby"]).split()) <= set(parsed.ids)
+    assert len(parsed.of("caption")) == len(parsed.of("table"))
+    assert {attributes.get("scope") for attributes in parsed.of("th")} <= {"col", "row", "colgroup"}
+    assert parsed.of("html")[0]["lang"] == "en"
+
+
+def test_the_same_runs_give_the_same_bytes(trained: Path) -> None:
+    assert page(trained, "joint", "cv") == page(trained, "joint", "cv")
+
+
+def test_the_numbers_are_those_of_the_runs(trained: Path) -> None:
+    html = page(trained, "joint", "cv")
+    for name, part in (("joint", "test"), ("cv", "out-of-fold")):
+        for level in ("case", "wsi"):
+            found = read_run(trained / name).metrics["parts"][part][level]
+            for estimate in (found["c_index"], found["c_index_ipcw"]):
+                assert summary.number(estimate["value"]) in html
+                assert summary.interval(estimate) in html
+    assert summary.fold_mean(read_run(trained / "cv").metrics, "case") in html
+
+
+def test_risk_groups_are_those_of_the_log_rank_test(trained: Path) -> None:
+    for name, part in (("joint", "test"), ("cv", "out-of-fold")):
+        run = read_run(trained / name)
+        cases, high = risk_groups(run)
+        groups = run.metrics["parts"][part]["case"]["risk_groups"]
+        assert (int(high.sum()), int(np.sum(~high))) == (groups["n_high"], groups["n_low"])
+        assert int(cases["event"][high].sum()) == groups["events_high"]
+
+
+def test_what_comes_from_outside_is_escaped(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "joint", folder)
+    provenance = json.loads((folder / runs.PROVENANCE).read_text())
+    provenance["command"] = "mmsurv train <script>alert(1)</script>"
+    provenance["store_recipe"]["encoder"]["name"] = "<b>net</b>"
+    runs.write_json(folder / runs.PROVENANCE, provenance)
+    html = render([read_run(folder)], title="<i>Models</i>", notes=['1 < 2 & "so"'])
+    assert "<script" not in html
+    assert "<b>net" not in html
+    assert "<i>Models" not in html
+    assert "1 &lt; 2 &amp;" in html
+
+
+def test_without_anything_to_warn_of_there_is_no_banner(trained: Path) -> None:
+    assert "Read this first" not in page(trained, "joint", "rna")
+
+
+def test_notes_and_random_weights_stand_in_the_banner(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "joint", folder)
+    provenance = json.loads((folder / runs.PROVENANCE).read_text())
+    provenance["store_recipe"]["encoder"]["weights"] = "random"
+    runs.write_json(folder / runs.PROVENANCE, provenance)
+    html = render([read_run(folder)], title="Models", notes=["The cohort is simulated."])
+    banner = html[html.index("Read this first") : html.index("<main>")]
+    assert "The cohort is simulated." in banner
+    assert "weights are random" in banner
+
+
+def test_runs_on_other_patients_are_not_to_be_compared(trained: Path) -> None:
+    assert "not measured on the same patients" in page(trained, "joint", "wsi")
+    assert "their splits differ" in page(trained, "joint", "cv")
+
+
+def test_two_runs_of_one_model_are_told_apart(trained: Path) -> None:
+    html = page(trained, "joint", "cv", "rna")
+    assert "joint (joint)" in html
+    assert "joint (cv)" in html
+    assert "rna (rna)" not in html
+
+
+def test_the_page_says_how_to_do_it_again(trained: Path) -> None:
+    html = page(trained, "joint")
+    assert "mmsurv train --model joint" in html
+    assert f"mmsurv evaluate {trained / 'joint'}" in html
+
+
+def test_what_is_not_defined_is_a_dash_with_its_reason(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "joint", folder)
+    metrics = json.loads((folder / runs.METRICS).read_text())
+    case = metrics["parts"]["test"]["case"]
+    case["c_index"] = {"value": None, "low": None, "high": None, "reason": "no comparable pair: no events"}
+    case["risk_groups"]["log_rank"] = {"chi2": None, "p": None, "reason": "no events"}
+    runs.write_json(folder / runs.METRICS, metrics)
+    html = render([read_run(folder)], title="Models")
+    assert "joint, case-level C-index: no comparable pair: no events" in html
+    assert "log-rank p is not defined" in html
+
+
+def test_the_file_is_written_at_once_and_replaced(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "report.html"
+    for title in ("First", "Second"):
+        write_report([read_run(trained / "joint")], out, title=title)
+    assert "<title>Second</title>" in out.read_text(encoding="utf-8")
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+
+
+def test_a_report_of_nothing_or_to_nowhere_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="at least one run"):
+        write_report([], tmp_path / "report.html", title="")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_report([read_run(trained / "joint")], tmp_path / "file" / "report.html", title="")
+
+
+@pytest.mark.parametrize(("p", "words"), [(None, "–"), (3e-9, "< 0.0001"), (0.00042, "0.0004"), (0.0314, "0.031")])
+def test_p_values_keep_the_digits_that_matter(p: float | None, words: str) -> None:
+    assert summary.p_value(p) == words
