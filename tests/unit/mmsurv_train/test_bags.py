@@ -1,0 +1,160 @@
+"""Bags: what is drawn, what is refused, and statistics over tiles."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mmsurv.errors import StoreError
+from mmsurv_train import bags as bags_module
+from mmsurv_train.bags import Bags, Draw
+
+
+def slide(n_tiles, *, first=0, dim=3, dtype=np.float16):
+    """Rows that say who they are: row i of a slide is (first + i, …)."""
+    return np.repeat(np.arange(first, first + n_tiles)[:, None], dim, axis=1).astype(dtype)
+
+
+@pytest.fixture
+def bags():
+    return Bags.from_arrays({"a": slide(10), "b": slide(3, first=100), "c": slide(7, first=200)})
+
+
+def rows(bag):
+    return bag[:, 0].int().tolist()
+
+
+class FakeStore:
+    """What bags ask of a feature store."""
+
+    dim, dtype = 3, np.dtype(np.float16)
+
+    def __init__(self, features):
+        self._features = features
+
+    def n_tiles(self, slide_id):
+        return len(self._features[slide_id])
+
+    def features(self, slide_id):
+        return self._features[slide_id]
+
+
+def test_a_bag_holds_all_tiles_in_the_stored_dtype(bags):
+    assert rows(bags.bag(["a"])) == list(range(10))
+    assert bags.bag(["a"]).dtype == torch.float16
+    assert (bags.slide_ids, bags.dim, len(bags), bags.n_tiles("b")) == (["a", "b", "c"], 3, 3, 3)
+    assert "a" in bags
+    assert "d" not in bags
+
+
+def test_a_case_of_neighbouring_slides_is_a_view_not_a_copy(bags):
+    assert bags.bag(["a", "b"]).data_ptr() == bags.slide("a").data_ptr()
+    assert rows(bags.bag(["a", "b"])) == [*range(10), 100, 101, 102]
+    assert rows(bags.bag(["a", "c"])) == [*range(10), *range(200, 207)]
+    assert rows(bags.bag(["b", "a"])) == [100, 101, 102, *range(10)]
+
+
+def test_without_a_draw_a_bag_is_the_first_rows(bags):
+    assert rows(bags.bag(["a"], size=4)) == [0, 1, 2, 3]
+
+
+def test_a_draw_is_a_cyclic_window_and_every_row_gets_its_turn(bags):
+    seen = set()
+    for epoch in range(200):
+        window = rows(bags.bag(["a"], size=4, draw=Draw(0, epoch)))
+        assert window == [(window[0] + i) % 10 for i in range(4)]
+        seen.update(window)
+    assert seen == set(range(10))
+
+
+def test_a_draw_depends_on_seed_epoch_and_slide_alone(bags):
+    def drawn(source, seed):
+        return [rows(source.bag(["a"], size=1, draw=Draw(seed, epoch))) for epoch in range(20)]
+
+    alone = Bags.from_arrays({"a": slide(10)})
+    assert drawn(bags, 0) == drawn(alone, 0)
+    assert drawn(bags, 0) != drawn(bags, 1)
+
+
+def test_a_slide_with_fewer_tiles_than_asked_gives_all_of_them(bags):
+    assert rows(bags.bag(["b"], size=32, draw=Draw(0, 1))) == [100, 101, 102]
+
+
+def test_slides_of_a_case_share_its_bag_evenly(bags):
+    bag = rows(bags.bag(["a", "b", "c"], size=8))
+    assert len(bag) == 8
+    assert {sum(low <= row < low + 100 for row in bag) for low in (0, 100, 200)} == {2, 3}
+
+
+def test_a_bag_smaller_than_its_slides_takes_turns(bags):
+    drawn = [rows(bags.bag(["a", "b", "c"], size=1, draw=Draw(0, epoch))) for epoch in range(6)]
+    assert all(len(bag) == 1 for bag in drawn)
+    assert {bag[0] // 100 for bag in drawn} == {0, 1, 2}
+
+
+def test_statistics_are_those_of_all_tiles_of_the_slides(monkeypatch):
+    monkeypatch.setattr(bags_module, "BLOCK_ELEMENTS", 16)
+    rng = np.random.default_rng(0)
+    arrays = {name: (rng.normal(900, 2, (n, 4))).astype(np.float16) for name, n in [("a", 50), ("b", 1), ("c", 7)]}
+    bags = Bags.from_arrays(arrays)
+    mean, sd = bags.statistics(["a", "c"])
+    together = np.concatenate([arrays["a"], arrays["c"]]).astype(np.float64)
+    np.testing.assert_allclose(mean, together.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(sd, together.std(0), rtol=1e-10)
+    np.testing.assert_allclose(bags.mean(["a", "c"])[0], together.mean(0), rtol=1e-6)
+    assert bags.mean(["a"]).shape == (1, 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_named_by_slide_and_row(bad):
+    array = slide(10)
+    array[7, 1] = bad
+    with pytest.raises(StoreError, match=r"Slide b: the features of row 7 are not finite \(1 of 10 rows\)"):
+        Bags.from_arrays({"a": slide(4), "b": array})
+
+
+def test_large_finite_features_are_not_mistaken_for_inf():
+    array = np.full((4, 3), 3e38, np.float32)
+    assert len(Bags.from_arrays({"a": array})) == 1
+
+
+def test_a_slide_without_tiles_is_left_out_and_named(caplog):
+    with caplog.at_level(logging.WARNING, logger="mmsurv"):
+        bags = Bags.from_arrays({"a": slide(4), "none": slide(0)})
+    assert (bags.slide_ids, bags.empty) == (["a"], ("none",))
+    assert "1 slides have no tiles and are left out: none" in caplog.text
+
+
+def test_a_slide_that_was_not_read_is_named(bags):
+    with pytest.raises(StoreError, match="Slide d is not among the 3 slides"):
+        bags.bag(["d"])
+
+
+def test_nothing_makes_no_bag(bags):
+    with pytest.raises(ValueError, match="at least one slide"):
+        bags.bag([])
+    with pytest.raises(ValueError, match="at least one slide"):
+        bags.statistics([])
+    with pytest.raises(ValueError, match="at least one slide"):
+        Bags.from_arrays({})
+
+
+def test_arrays_of_different_widths_are_refused():
+    with pytest.raises(ValueError, match=r"b: expected features of shape \(2, 3\), found \(2, 4\)"):
+        Bags.from_arrays({"a": slide(2), "b": slide(2, dim=4)})
+
+
+def test_a_cohorts_slides_are_read_case_by_case():
+    store = FakeStore({"s1": slide(2), "s2": slide(2, first=10), "s3": slide(2, first=20)})
+
+    class Cohort:
+        slides = pd.DataFrame({"slide_id": ["s1", "s2", "s3"], "case_id": ["p2", "p1", "p2"]})
+
+    read = []
+    bags = Bags.for_cohort(store, Cohort(), on_slide=read.append)
+    assert bags.slide_ids == read == ["s2", "s1", "s3"]
+    assert bags.bag(["s1", "s3"]).data_ptr() == bags.slide("s1").data_ptr()
