@@ -36,9 +36,10 @@ class ModelSettings:
     head: Literal["image", "image+rna"] = "image+rna"
     """What the survival layer sees: the attended image alone (the paper), or also the embedded RNA."""
     rna_widths: tuple[int, ...] = (64,)
-    """ReLU layers that embed the RNA for ``joint``, ``rna`` and the head ``image+rna``; empty: the genes themselves."""
-    rna_dropout: float = 0.25
-    """Dropout on the genes and after each hidden layer of the RNA's embedding."""
+    """Linear layers, ReLU between them, that embed the RNA for ``joint``, ``rna`` and the head ``image+rna``; empty:
+    the genes themselves."""
+    rna_dropout: float = 0.75
+    """Dropout on the genes (also the query's, where it has a ReLU layer) and between the embedding's layers."""
     dropout: float = 0.25
     """Dropout before the survival layer."""
     attention_dropout: float = 0.0
@@ -111,11 +112,11 @@ class RnaSettings:
 class FitSettings:
     """[fit]: optimisation, and how the epoch is chosen."""
 
-    epochs: int = 100
+    epochs: int = 200
     batch_size: int = 0
     """Patients per step, stratified by event; 0 = all training patients form one risk set."""
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
+    learning_rate: float = 5e-4
+    weight_decay: float = 3e-3
     """L2 penalty of Adam."""
     patience: int = 30
     """Stop after this many epochs without a better one; 0 = never."""
