@@ -16,6 +16,7 @@ import numpy as np
 from mmsurv.errors import CorruptRecordError
 from mmsurv.store.base import Extent, FeatureStore
 from mmsurv.store.record import Scalar, SlideRecord
+from mmsurv.store.sink import Sink
 
 
 class Hdf5Store(FeatureStore):
@@ -25,7 +26,7 @@ class Hdf5Store(FeatureStore):
     suffix = ".h5"
 
     def write_file(self, path: Path, record: SlideRecord) -> None:
-        with h5py.File(path, "x", libver=("v110", "v110"), locking=False) as file:
+        with Sink(path) as sink, h5py.File(sink, "w", libver=("v110", "v110")) as file:
             file.attrs.update(record.attributes)
             file.create_dataset("features", data=record.features)
             coords = file.create_dataset("coords", data=record.coords)
