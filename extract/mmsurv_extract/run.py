@@ -226,8 +226,10 @@ class _Job:
         return features, read
 
     def _unwritable(self, error: OSError, slide_id: str) -> StoreError:
+        # HDF5 gives the error number, but buries the reason in a page of its own words.
+        reason = os.strerror(error.errno) if error.errno else str(error)
         return StoreError(
-            f"{self.store.path} cannot be written: {error.strerror or error}. Slide {slide_id} was dropped, nothing of "
+            f"{self.store.path} cannot be written: {reason}. Slide {slide_id} was dropped, nothing of "
             f"it is left behind; the {len(self.store)} slides in the store are whole. Make room (or check the "
             "permissions), then give the same command again: it goes on from here."
         )

@@ -97,8 +97,8 @@ class Slide:
             return read(self._handle)
         except openslide.OpenSlideError as error:
             # After one error every further call on a handle fails, also for regions that are fine.
-            self._handle.close()
-            self._handle = _open(self.source.path)
+            failed, self._handle = self._handle, _open(self.source.path)
+            failed.close()
             raise UnreadableSlideError(
                 f"{self.source.path}: {what} cannot be read ({error}). Copy the file again."
             ) from error

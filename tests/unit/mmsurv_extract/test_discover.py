@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmsurv.errors import ConfigError
+from mmsurv_extract.discover import find_slides
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_a_folder_is_searched_to_the_bottom_and_sorted_by_id(tmp_path: Path) -> None:
+    for name in ("b.svs", "x/y/a.TIFF", "x/notes.txt", "x/._a.svs"):
+        touch(tmp_path / name)
+    assert [source.slide_id for source in find_slides([tmp_path]).sources] == ["a", "b"]
+
+
+def test_a_dicom_folder_is_one_slide_named_after_the_folder(tmp_path: Path) -> None:
+    files = [touch(tmp_path / "case-7" / f"{i}.dcm") for i in range(3)]
+    for argument in (tmp_path, tmp_path / "case-7", *files):
+        (source,) = find_slides([argument]).sources
+        assert (source.slide_id, source.path) == ("case-7", tmp_path / "case-7")
+
+
+def test_a_dicom_file_in_the_working_folder_is_named_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "case-7" / "0.dcm")
+    monkeypatch.chdir(tmp_path / "case-7")
+    for argument in (Path(), Path("0.dcm")):
+        assert find_slides([argument]).sources[0].slide_id == "case-7"
+
+
+def test_one_id_in_two_folders_is_a_collision_that_names_both(tmp_path: Path) -> None:
+    first, second = touch(tmp_path / "1" / "a.svs"), touch(tmp_path / "2" / "a.svs")
+    touch(tmp_path / "1" / "b.svs")
+    found = find_slides([tmp_path])
+    assert [source.slide_id for source in found.sources] == ["b"]
+    assert found.collisions == {"a": [first, second]}
+
+
+def test_one_file_named_twice_is_one_slide(tmp_path: Path) -> None:
+    slide = touch(tmp_path / "a.svs")
+    found = find_slides([slide, tmp_path, tmp_path / ".." / tmp_path.name / "a.svs"])
+    assert len(found.sources) == 1
+    assert not found.collisions
+
+
+def test_a_file_named_by_hand_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    assert find_slides([touch(tmp_path / "a.scan")]).sources[0].slide_id == "a"
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.svs: there is no such file or folder"):
+        find_slides([tmp_path / "gone.svs"])
+
+
+def test_a_folder_without_slides_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no slides in this folder.*\.svs"):
+        find_slides([tmp_path])

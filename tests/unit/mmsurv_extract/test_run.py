@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmsurv.errors import RecipeMismatchError, StoreError
+from mmsurv.store import FeatureStore, create_store
+from mmsurv_extract.discover import find_slides
+from mmsurv_extract.mask import MaskSettings
+from mmsurv_extract.progress import Progress
+from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
+from mmsurv_extract.resolution import MppOptions
+from mmsurv_extract.run import JobOptions, JobSummary, run_job
+
+RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp=4))
+
+
+class MeanColour:
+    """An encoder one can see through: mean and standard deviation of each channel."""
+
+    dim = 6
+
+    def __init__(self) -> None:
+        self.n_batches = 0
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        self.n_batches += 1
+        flat = tiles.reshape(len(tiles), -1, 3).astype(np.float32)
+        return np.concatenate([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+
+
+class Job:
+    """Runs the job on everything in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.slides = folder / "slides"
+        self.path = folder / "store"
+
+    def store(self, recipe: ExtractRecipe = RECIPE) -> FeatureStore:
+        table = fingerprint_table(recipe, {"name": "mean-colour"})
+        return create_store(self.path, recipe=table, dim=MeanColour.dim, dtype=recipe.dtype)
+
+    def run(
+        self,
+        *arguments: Path,
+        recipe: ExtractRecipe = RECIPE,
+        encoder: Any = None,
+        stop: threading.Event | None = None,
+        mpp: MppOptions | None = None,
+        **options: Any,
+    ) -> JobSummary:
+        discovery = find_slides(arguments or [self.slides])
+        job = JobOptions(mpp=mpp or MppOptions(), workers=2, **options)
+        n_slides = len(discovery.sources) + len(discovery.collisions)
+        encoder = encoder or MeanColour()
+        with Progress(n_slides) as progress:
+            return run_job(
+                discovery, self.store(recipe), recipe, encoder, job, progress=progress, stop=stop or threading.Event()
+            )
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+def n_tiles(recipe: ExtractRecipe, count: int) -> ExtractRecipe:
+    return replace(recipe, tiles=replace(recipe.tiles, max_tiles=count))
+
+
+def test_a_record_holds_the_features_of_the_tissue_and_says_where_they_are_from(
+    job: Job, make_slide: Callable[..., Path]
+) -> None:
+    make_slide("slides/a.tiff", height=320, width=640, tissue=(0, 0, 320, 320), mpp=0.25, seed=3)
+    assert job.run().done == ["a"]
+    record = job.store().read("a")
+    assert (record.coords < 320).all()
+    assert len(record.features) == len(record.coords) == 25
+    assert (record.tissue > 0.9).all()
+    np.testing.assert_allclose(record.features[:, :3].mean(axis=0), [190, 110, 160], atol=6)
+    attributes = record.attributes
+    assert (attributes["mpp_source"], attributes["source"]) == ("tiff-resolution", "a.tiff")
+    assert attributes["mpp"] == pytest.approx(0.25, rel=1e-5)
+    assert (attributes["n_tissue_tiles"], attributes["n_unreadable"]) == (25, 0)
+    assert record.coords_attributes["patch_size_level0"] == 64
+    assert record.coords_attributes["level0_magnification"] == 40
+    assert record.mask is not None
+    assert record.mask.shape == (20, 40)
+    assert record.thumbnail is not None
+    assert record.thumbnail.startswith(b"\xff\xd8")
+
+
+def test_a_smaller_sample_is_a_prefix_of_a_larger_one(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run(recipe=n_tiles(RECIPE, 40))
+    forty = job.store().read("a")
+    shutil.rmtree(job.path)
+    job.run(recipe=n_tiles(RECIPE, 10))
+    ten = job.store().read("a")
+    np.testing.assert_array_equal(ten.coords, forty.coords[:10])
+    np.testing.assert_array_equal(ten.features, forty.features[:10])
+
+
+def test_the_sample_does_not_depend_on_the_other_slides(job: Job, make_slide: Callable[..., Path]) -> None:
+    path = make_slide("slides/b.tiff", seed=1)
+    recipe = n_tiles(RECIPE, 20)
+    job.run(recipe=recipe)
+    alone = job.store().read("b")
+    make_slide("slides/a.tiff")
+    shutil.rmtree(job.path)
+    job.run(recipe=recipe)
+    np.testing.assert_array_equal(job.store().read("b").coords, alone.coords)
+    assert path.exists()
+
+
+def test_a_slide_in_the_store_is_not_encoded_again(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run()
+    make_slide("slides/b.tiff", seed=1)
+    again = MeanColour()
+    summary = job.run(encoder=again)
+    assert (summary.done, summary.skipped) == (["b"], ["a"])
+    assert job.run().skipped == ["a", "b"]
+
+
+def test_a_truncated_record_is_not_done(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run()
+    before = job.store().read("a")
+    path = job.store().record_path("a")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert job.run().done == ["a"]
+    np.testing.assert_array_equal(job.store().read("a").features, before.features)
+
+
+def test_bad_slides_are_noted_and_the_others_done(
+    job: Job, make_slide: Callable[..., Path], break_tiles: Callable[[Path, list[int]], None]
+) -> None:
+    make_slide("slides/good.tiff")
+    make_slide("slides/no-mpp.tiff", mpp=None)
+    make_slide("slides/absurd.tiff", mpp=0.00499)
+    make_slide("slides/blank.tiff", rgb=np.full((400, 400, 3), 244, np.uint8))
+    make_slide("slides/small.tiff", height=24, width=100, levels=1)
+    make_slide("slides/coarse.tiff", mpp=2.0)
+    break_tiles(make_slide("slides/broken.tiff", levels=1), list(range(6)))
+    (job.slides / "page.svs").write_text("<html>")
+    make_slide("slides/..evil.tiff")
+    summary = job.run()
+    assert summary.done == ["good"]
+    found = {failure.slide_id: failure.error for failure in job.store().failures()}
+    assert found == {
+        "no-mpp": "MppError",
+        "absurd": "MppError",
+        "blank": "NoTissueError",
+        "small": "NoTissueError",
+        "coarse": "MppError",
+        "broken": "UnreadableSlideError",
+        "page": "NotASlideError",
+        "..evil": "BadSlideIdError",
+    }
+    assert {failed.slide_id for failed in summary.failed} == set(found)
+    assert sorted(path.name for path in job.path.parent.iterdir()) == ["slides", "store"]
+
+
+def test_a_failure_is_forgotten_once_the_slide_is_done(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff", mpp=None)
+    assert job.run().failed[0].error == "MppError"
+    assert job.run(mpp=MppOptions(fill=0.5)).done == ["a"]
+    assert job.store().failures() == []
+    assert job.store().attributes("a")["mpp_source"] == "option"
+
+
+def test_two_slides_of_one_id_are_refused_by_both_names_and_the_others_done(
+    job: Job, make_slide: Callable[..., Path]
+) -> None:
+    first, second = make_slide("slides/1/a.tiff"), make_slide("slides/2/a.tiff", seed=1)
+    make_slide("slides/b.tiff")
+    summary = job.run()
+    assert summary.done == ["b"]
+    (failed,) = summary.failed
+    assert failed.slide_id == "a"
+    assert str(first) in failed.message
+    assert str(second) in failed.message
+
+
+def test_another_file_of_the_same_name_does_not_pass_for_the_one_in_the_store(
+    job: Job, make_slide: Callable[..., Path]
+) -> None:
+    job.run(make_slide("1/a.tiff"))
+    (failed,) = job.run(make_slide("2/a.tiff", seed=1)).failed
+    assert "made from another file" in failed.message
+
+
+def test_another_resolution_does_not_pass_for_the_one_in_the_store(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff", mpp=None)
+    job.run(mpp=MppOptions(fill=0.5))
+    (failed,) = job.run(mpp=MppOptions(fill=0.25)).failed
+    assert "was made at 0.5 µm per pixel (option), now it is 0.25 (option)" in failed.message
+
+
+def test_a_smaller_record_is_kept_and_said_to_be_smaller(
+    job: Job, make_slide: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_slide("slides/a.tiff")
+    job.run(recipe=n_tiles(RECIPE, 10))
+    assert job.run(recipe=n_tiles(RECIPE, 20)).skipped == ["a"]
+    assert "its record holds 10 tiles; 20 are asked for" in caplog.text
+    caplog.clear()
+    job.run(recipe=n_tiles(RECIPE, 5))
+    assert not caplog.text
+
+
+def test_a_store_of_another_recipe_is_refused_field_by_field(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run()
+    with pytest.raises(RecipeMismatchError, match=r"tiles\.px +32 → 64"):
+        job.run(recipe=replace(RECIPE, tiles=replace(RECIPE.tiles, px=64)))
+
+
+def test_unreadable_tiles_are_counted_in_the_record(
+    job: Job, make_slide: Callable[..., Path], break_tiles: Callable[[Path, list[int]], None]
+) -> None:
+    path = make_slide("slides/a.tiff", height=1024, width=512, tissue=(0, 0, 1024, 512))
+    job.run()
+    whole = job.store().read("a")
+    shutil.rmtree(job.path)
+    break_tiles(path, [2])
+    job.run()
+    record = job.store().read("a")
+    assert record.attributes["n_unreadable"] == 64
+    kept = {tuple(c) for c in record.coords.tolist()}
+    lost = [c for c in map(tuple, whole.coords.tolist()) if c not in kept]
+    assert len(lost) == 64
+    assert all(x < 256 <= y < 512 for x, y in lost)
+    still = [i for i, c in enumerate(whole.coords.tolist()) if tuple(c) in kept]
+    np.testing.assert_array_equal(record.coords, whole.coords[still])
+    np.testing.assert_array_equal(record.features, whole.features[still])
+
+
+def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_slide: Callable[..., Path]) -> None:
+    for i in range(3):
+        make_slide(f"slides/{i}.tiff", seed=i)
+    stop = threading.Event()
+
+    class StopsInSecondSlide(MeanColour):
+        def __call__(self, tiles: np.ndarray) -> np.ndarray:
+            if "0" in store.slide_ids():
+                stop.set()
+            return super().__call__(tiles)
+
+    store = job.store()
+    summary = job.run(encoder=StopsInSecondSlide(), stop=stop, batch_size=16)
+    assert summary.stopped
+    assert (summary.done, summary.failed) == (["0"], [])
+    assert store.slide_ids() == ["0"]
+    assert store.leftovers() == []
+    assert job.run().done == ["1", "2"]
+
+
+def test_a_full_disk_stops_the_job_and_says_how_to_go_on(
+    job: Job, make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(2):
+        make_slide(f"slides/{i}.tiff", seed=i)
+
+    def full(*_: Any) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FeatureStore, "write", full)
+    with pytest.raises(StoreError, match=r"No space left on device\. Slide 0 was dropped.*the same command again"):
+        job.run()
+
+
+def test_an_error_of_ours_is_not_taken_for_a_bad_slide(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+
+    class Broken(MeanColour):
+        def __call__(self, tiles: np.ndarray) -> np.ndarray:
+            raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        job.run(encoder=Broken())
+    assert job.store().failures() == []
+
+
+def test_features_too_large_for_the_store_are_the_slides_failure(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+
+    class Large(MeanColour):
+        def __call__(self, tiles: np.ndarray) -> np.ndarray:
+            return super().__call__(tiles) * 1e6
+
+    (failed,) = job.run(encoder=Large()).failed
+    assert "do not fit float16" in failed.message
+
+
+def test_the_summary_can_be_printed_as_json(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    make_slide("slides/b.tiff", mpp=None)
+    table = json.loads(json.dumps(job.run().to_table()))
+    assert table["done"] == ["a"]
+    assert table["failed"][0]["slide_id"] == "b"
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": 0}])
+def test_options_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        JobOptions(**wrong)
