@@ -5,8 +5,7 @@ Owns the rendering. Everything from a run is text to the template and escaped; o
 
 from __future__ import annotations
 
-import os
-import tempfile
+import contextlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -33,15 +32,14 @@ def write_report(runs: Sequence[Run], out: Path, *, title: str, notes: Sequence[
     if not runs:
         raise RunError("A report needs at least one run.")
     html = render(runs, title=title, notes=notes)
+    partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, delete=False) as file:
-            file.write(html)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(file.name).chmod(0o666 & ~mask)
-        Path(file.name).replace(out)
+        partial.write_text(html, encoding="utf-8")
+        partial.replace(out)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise RunError(f"{out}: cannot be written ({error.strerror}).") from error
 
 
