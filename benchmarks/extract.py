@@ -1,0 +1,156 @@
+"""Speed of the whole extraction job against the bare encoder on tiles that are decoded already.
+
+    python benchmarks/extract.py [--encoder resnet50] [--tiles 400] [--batch 32] [--rounds 3] [--threads N]
+
+Theirs is the encoder called on uint8 tiles in memory, batch after batch. Ours is all of ``mmsurv extract`` but
+building the encoder, which both sides share: opening the slide, tissue mask, reading and resampling, encoding, and the
+commit with its hashes and fsync. The slide is painted tissue in a JPEG-tiled pyramid of 0.499 µm per pixel, so every
+tile is resampled, as on a real 20x slide. Both sides encode the same tiles in the same batches with the same threads;
+they take turns, and the medians are compared. The last line is one JSON object; ``ratio`` is tiles/s of the job over
+tiles/s of the encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmsurv import provenance
+from mmsurv.demo.painter import Morphology, paint
+from mmsurv.demo.tissue import write_slide
+from mmsurv.store import create_store
+from mmsurv_extract.discover import Discovery, find_slides
+from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder
+from mmsurv_extract.prepare import PreparedSlide, identify, prepare
+from mmsurv_extract.progress import Progress
+from mmsurv_extract.reader import TileReader
+from mmsurv_extract.recipe import ExtractRecipe, fingerprint_table
+from mmsurv_extract.resolution import MppOptions
+from mmsurv_extract.run import JobOptions, default_workers, run_job
+from mmsurv_extract.slide import Slide
+
+TARGET = 0.9
+MPP = 0.499
+TISSUE_SHARE = 0.55
+"""Of a painted slide, about."""
+
+
+class Silent(Progress):
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+
+def make_slide(folder: Path, recipe: ExtractRecipe, n_tiles: int) -> PreparedSlide:
+    """Paint a slide with at least so many tissue tiles, and prepare it."""
+    side = recipe.tiles.px * recipe.tiles.mpp / MPP
+    px = math.ceil(side * math.sqrt(n_tiles / TISSUE_SHARE))
+    while True:
+        path = folder / "painted.tiff"
+        write_slide(path, paint(Morphology(), np.random.default_rng(0), height=px, width=px), mpp=MPP)
+        with Slide(find_slides([path]).sources[0]) as slide:
+            prepared = prepare(slide, identify(slide, MppOptions()), recipe)
+        if len(prepared.coords) >= n_tiles:
+            return prepared
+        px = math.ceil(px * 1.15)
+
+
+def decode(prepared: PreparedSlide, recipe: ExtractRecipe, batch: int) -> list[np.ndarray]:
+    """The tiles the job will encode, in its batches."""
+    with TileReader(prepared.identity.source, prepared.geometry, tile_px=recipe.tiles.px, workers=2) as reader:
+        return [found.tiles for found in reader.batches(prepared.coords, batch_size=batch)]
+
+
+def bare_seconds(encoder: Encoder, batches: list[np.ndarray]) -> float:
+    started = time.perf_counter()
+    for tiles in batches:
+        encoder(tiles)
+    return time.perf_counter() - started
+
+
+def job_seconds(
+    encoder: Encoder, discovery: Discovery, store_path: Path, recipe: ExtractRecipe, options: JobOptions
+) -> float:
+    table = fingerprint_table(recipe, encoder.describe())
+    started = time.perf_counter()
+    store = create_store(store_path, recipe=table, dim=encoder.dim, dtype=recipe.dtype)
+    with Silent(len(discovery.sources)) as progress:
+        summary = run_job(discovery, store, recipe, encoder, options, progress=progress, stop=threading.Event())
+    taken = time.perf_counter() - started
+    assert summary.n_tiles == recipe.tiles.max_tiles, summary
+    return taken
+
+
+def cpu_name() -> str:
+    """The processor's model, where the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--encoder", default="resnet50")
+    parser.add_argument("--tiles", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=default_workers("cpu"), help="reading threads")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    recipe = ExtractRecipe()
+    recipe = replace(recipe, tiles=replace(recipe.tiles, max_tiles=given.tiles))
+    encoder = build_encoder(EncoderSettings(name=given.encoder, weights="random"), device="cpu")
+    options = JobOptions(batch_size=given.batch, workers=given.workers)
+    times: dict[str, list[float]] = {"job": [], "encoder": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared = make_slide(folder, recipe, given.tiles)
+        discovery = find_slides([prepared.identity.source.path])
+        batches = decode(prepared, recipe, given.batch)
+        encoder(batches[0])
+        for number in range(given.rounds):
+            times["encoder"].append(bare_seconds(encoder, batches))
+            times["job"].append(job_seconds(encoder, discovery, folder / f"store-{number}", recipe, options))
+            print(f"round {number + 1}: encoder {times['encoder'][-1]:.2f} s, whole job {times['job'][-1]:.2f} s")
+    speed = {side: given.tiles / statistics.median(values) for side, values in times.items()}
+    ratio = speed["job"] / speed["encoder"]
+    result = {
+        "benchmark": "extract",
+        "ratio": round(ratio, 3),
+        "target": TARGET,
+        "met": ratio >= TARGET,
+        "tiles_per_second": {side: round(value, 2) for side, value in speed.items()},
+        "encoder": given.encoder,
+        "weights": encoder.weights_description,
+        "tiles": given.tiles,
+        "batch": given.batch,
+        "rounds": given.rounds,
+        "threads": given.threads,
+        "workers": given.workers,
+        "cpu": cpu_name(),
+        "versions": provenance.versions(["torch", "torchvision", "openslide-bin", "h5py", "numpy"]),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
