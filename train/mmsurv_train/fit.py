@@ -148,8 +148,8 @@ class _Trainer:
             loss.backward()
             self.optimizer.step()
             total, events = total + loss.item() * int(event_B.sum()), events + int(event_B.sum())
-        if skipped:
-            logger.warning("Epoch %d: %d batches without a death were skipped.", epoch, skipped)
+        if skipped and epoch == 1:  # as many in every epoch: there are fewer deaths than batches
+            logger.warning("%d batches without a death are skipped in every epoch.", skipped)
         return {"loss": total / events, "skipped_batches": skipped}
 
     def risks(self, rows: Sequence[int], draw: Draw) -> Tensor:

@@ -251,7 +251,7 @@ def test_a_batch_without_a_death_is_skipped_and_counted(data, caplog):
     with caplog.at_level(logging.WARNING, logger="mmsurv"):
         history = fit(recipe(epochs=2, batch_size=10), rare, bags, split).history
     assert (history["skipped_batches"] == int(np.ceil(len(train) / 10)) - 1).all()
-    assert "5 batches without a death were skipped" in caplog.text
+    assert "5 batches without a death are skipped in every epoch" in caplog.text
 
 
 def test_cases_without_rna_or_slides_are_left_out_and_counted(data, caplog):
@@ -308,7 +308,7 @@ def test_risks_that_run_away_are_an_error_not_nan(data):
 def test_a_device_that_is_not_there_is_refused(data, device, monkeypatch):
     cohort, bags, split = data
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="Use cpu or auto|use cpu, cuda or auto"):
+    with pytest.raises(ConfigError, match=r"Use cpu or auto|use cpu, cuda or auto"):
         fit(recipe(device=device), cohort, bags, split)
 
 
