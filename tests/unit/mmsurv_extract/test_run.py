@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmsurv.errors import RecipeMismatchError, StoreError
-from mmsurv.store import FeatureStore, create_store
+from mmsurv.store import FeatureStore, create_store, rank_order
 from mmsurv_extract.discover import find_slides
 from mmsurv_extract.mask import MaskSettings
 from mmsurv_extract.progress import Progress
@@ -108,6 +108,15 @@ def test_a_smaller_sample_is_a_prefix_of_a_larger_one(job: Job, make_slide: Call
     ten = job.store().read("a")
     np.testing.assert_array_equal(ten.coords, forty.coords[:10])
     np.testing.assert_array_equal(ten.features, forty.features[:10])
+
+
+def test_rows_are_in_rank_order(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run(recipe=n_tiles(RECIPE, 40))
+    coords = job.store().read("a").coords
+    np.testing.assert_array_equal(rank_order("a", coords, RECIPE.tiles.seed), np.arange(40))
+    # The sample is spread over the tissue, whose height is 640.
+    assert coords[:, 1].max() > 500
 
 
 def test_the_sample_does_not_depend_on_the_other_slides(job: Job, make_slide: Callable[..., Path]) -> None:
