@@ -14,6 +14,7 @@ import torch
 from mmsurv.cohort import CohortOptions
 from mmsurv.errors import ConfigError, CorruptRecordError, RunError
 from mmsurv.store import create_store, open_store
+from mmsurv_train import evaluate as evaluation
 from mmsurv_train import run as runs
 from mmsurv_train.evaluate import evaluate
 from mmsurv_train.inputs import Sources
@@ -188,14 +189,20 @@ def test_a_preprocess_without_its_keys_is_refused(changed: Path) -> None:
         evaluate(changed / "runs" / "joint")
 
 
-def test_another_number_of_threads_gives_the_same_bits(trained: Path) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(before + 1)
-    try:
-        assert evaluate(trained / "runs" / "joint").identical
-        assert torch.get_num_threads() == before + 1
-    finally:
-        torch.set_num_threads(before)
+def test_a_run_is_computed_again_with_its_own_number_of_threads(changed: Path, monkeypatch) -> None:
+    """Another number may sum in another order, and so change the last bit of a larger model."""
+    before, seen, score = torch.get_num_threads(), [], evaluation.train.score
+
+    def watched(*arguments):
+        seen.append(torch.get_num_threads())
+        return score(*arguments)
+
+    path = changed / "runs" / "joint" / runs.PROVENANCE
+    record = json.loads(path.read_text())
+    runs.write_json(path, {**record, "threads": before + 1})
+    monkeypatch.setattr(evaluation.train, "score", watched)
+    assert evaluate(changed / "runs" / "joint").identical
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(study: Path, trained: Path, tmp_path: Path) -> None:
