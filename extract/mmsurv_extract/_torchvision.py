@@ -63,5 +63,6 @@ DECLARED = _declare_missing_operators()
 
 from torchvision import __version__ as torchvision_version  # noqa: E402
 from torchvision import models  # noqa: E402
+from torchvision.ops import SqueezeExcitation  # noqa: E402
 
-__all__ = ["DECLARED", "extension_file", "models", "torchvision_version"]
+__all__ = ["DECLARED", "SqueezeExcitation", "extension_file", "models", "torchvision_version"]

@@ -31,7 +31,7 @@ from mmsurv_extract.architectures import (
 )
 from mmsurv_extract.encoder_settings import RANDOM, EncoderSettings
 from mmsurv_extract.fold import fold_batchnorm
-from mmsurv_extract.random_weights import scale_batchnorm
+from mmsurv_extract.random_weights import calm
 from mmsurv_extract.weights import load_weights, weights_digest
 from mmsurv_extract.weights_file import named_weights_file, read_state_dict
 
@@ -88,7 +88,7 @@ class Encoder:
                 features_BD = features.float().cpu().numpy()
         except (RuntimeError, AssertionError, ValueError) as error:
             raise EncoderError(
-                f"{self.name} cannot encode {n_tiles} tiles of {width} × {height} px (torch says: {error}). It was "
+                f"{self.name} cannot encode {n_tiles} tiles of {width} × {height} px ({_first_line(error)}). It was "
                 f"made for tiles of {self.input_px} px; if memory ran out, use a smaller batch (--batch-size)."
             ) from error
         return self._finite(features_BD)
@@ -197,7 +197,7 @@ def _with_weights(settings: EncoderSettings, allow_download: bool) -> tuple[Arch
     if weights == RANDOM:
         expects, seed = preprocessing(name), settings.weights_seed
         architecture = build_architecture(name, seed=seed)
-        scale_batchnorm(architecture.trunk, px=architecture.fixed_px or COMMON_PX, seed=seed)
+        calm(architecture.trunk, px=architecture.fixed_px or COMMON_PX, seed=seed)
         return architecture, expects, f"random (seed {seed})"
     if weights in named:
         path, expects = named_weights_file(name, weights, allow_download=allow_download), preprocessing(name, weights)
@@ -213,6 +213,11 @@ def _with_weights(settings: EncoderSettings, allow_download: bool) -> tuple[Arch
     architecture = build_architecture(name, image_px=transformer_image_px(state) or expects.input_px)
     load_weights(architecture, state, source=str(path))
     return architecture, expects, description
+
+
+def _first_line(error: BaseException) -> str:
+    """torch may add pages of backends and C++ frames."""
+    return str(error).partition("\n")[0][:200]
 
 
 def _device(device: str) -> torch.device:

@@ -5,6 +5,9 @@ fades by orders of magnitude: untrained ResNet-152 features reach 10⁸, those o
 float16. Here each batch normalisation is set to the scale of what enters it for one seeded pattern. The scale is one
 power of two per layer, and the pattern is made of integers, so that float noise (threads, processors) cannot show in
 the weights' bytes.
+
+The gates of squeeze-and-excitation blocks are damped as well: as initialised they are all but open or shut, and
+dozens of them in a row (EfficientNet-B5) amplify float noise until it is all there is.
 """
 
 from __future__ import annotations
@@ -14,17 +17,25 @@ import math
 import torch
 from torch import nn
 
+from mmsurv_extract._torchvision import SqueezeExcitation
+
 _BLOCK_PX = 28
+_GATE_DAMPING = 1 / 8
 
 
-def scale_batchnorm(trunk: nn.Module, *, px: int, seed: int) -> None:
-    """Set ``running_var`` of every batch normalisation, in place, so that what leaves it is of the order of 1.
+def calm(trunk: nn.Module, *, px: int, seed: int) -> None:
+    """Damp gates, and set ``running_var`` of every batch normalisation so that what leaves it is of the order of 1.
+
+    In place; parameters of convolutions and linear layers outside the gates keep their initial bytes.
 
     Args:
         trunk: a model in eval mode with freshly initialised weights.
         px: side of an image it takes.
         seed: of the pattern it is shown.
     """
+    for module in trunk.modules():
+        if isinstance(module, SqueezeExcitation):
+            module.fc2.weight.mul_(_GATE_DAMPING)
     layers = [module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)]
     if not layers:
         return
