@@ -1,6 +1,6 @@
 """All that is known of a slide before its tiles are read: resolution, mask, and which tiles to encode.
 
-Owns the steps from an open slide to the list of tiles, and the record's facts about the slide.
+Owns the steps from an open slide to the list of tiles.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmsurv.errors import MppError, NoTissueError
-from mmsurv.store import SlideRecord, check_slide_id, rank_order
+from mmsurv.store import check_slide_id, rank_order
 from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, tile_geometry, tile_positions, tissue_fractions
 from mmsurv_extract.mask import tissue_mask
 from mmsurv_extract.overview import overview_downsample, read_overview, thumbnail
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.resolution import MppOptions, Resolution, resolve_mpp
-from mmsurv_extract.slide import READER, Slide
+from mmsurv_extract.slide import Slide
 
 MAX_UPSAMPLING = 1.5
 """A slide this much coarser than the recipe's tiles has not the detail they are meant to show."""
@@ -91,11 +91,9 @@ def prepare(
         UnreadableSlideError: the overview could not be read.
         JobStopped: ``stop`` was set.
     """
-    mpp = identity.resolution.mpp
+    mpp, tiles = identity.resolution.mpp, recipe.tiles
     _require_fine_enough(identity, recipe)
-    geometry = tile_geometry(
-        tile_px=recipe.tiles.px, tile_mpp=recipe.tiles.mpp, mpp=mpp, level_downsamples=slide.level_downsamples
-    )
+    geometry = tile_geometry(tile_px=tiles.px, tile_mpp=tiles.mpp, mpp=mpp, level_downsamples=slide.level_downsamples)
     downsample = overview_downsample(
         slide.width, slide.height, mpp=mpp, target_mpp=recipe.mask.mpp, max_px=recipe.mask.max_px
     )
@@ -103,11 +101,11 @@ def prepare(
     mask = tissue_mask(overview.rgb, recipe.mask)
     positions = tile_positions(slide.width, slide.height, geometry.side_level0)
     fractions = tissue_fractions(mask, positions, geometry.side_level0, downsample)
-    chosen = np.flatnonzero(fractions >= recipe.tiles.min_tissue)
+    chosen = np.flatnonzero(fractions >= tiles.min_tissue)
     if not chosen.size:
         raise NoTissueError(_nothing_to_encode(identity, recipe, mask, len(positions), fractions))
-    order = chosen[rank_order(identity.source.slide_id, positions[chosen], recipe.tiles.seed)]
-    order = order[: recipe.tiles.max_tiles or None]
+    rank = rank_order(identity.source.slide_id, positions[chosen], tiles.seed)
+    order = chosen[rank][: tiles.max_tiles or None]
     jpeg, jpeg_downsample = thumbnail(overview)
     return PreparedSlide(
         identity=identity,
@@ -119,55 +117,6 @@ def prepare(
         mask_downsample=downsample,
         thumbnail=jpeg,
         thumbnail_downsample=jpeg_downsample,
-    )
-
-
-def make_record(prepared: PreparedSlide, features: np.ndarray, read: np.ndarray, recipe: ExtractRecipe) -> SlideRecord:
-    """The slide's record.
-
-    Args:
-        prepared: the slide.
-        features: (N, D), a row for each of the prepared tiles.
-        read: (N,) bool, False for a tile that could not be read; its row is left out.
-        recipe: what it was made by.
-    """
-    identity, tiles = prepared.identity, recipe.tiles
-    mpp = identity.resolution.mpp
-    return SlideRecord(
-        slide_id=prepared.slide_id,
-        features=features[read],
-        coords=prepared.coords[read].astype(np.int32),
-        tissue=prepared.tissue[read],
-        attributes={
-            "source": identity.source.path.name or identity.source.slide_id,
-            "source_digest": identity.digest,
-            "source_digest_kind": identity.digest_kind,
-            "level0_width": identity.width,
-            "level0_height": identity.height,
-            "mpp": mpp,
-            "mpp_source": identity.resolution.source,
-            "tile_px": tiles.px,
-            "tile_mpp": tiles.mpp,
-            "tile_side_level0": prepared.geometry.side_level0,
-            "n_tissue_tiles": prepared.n_tissue_tiles,
-            "n_unreadable": int(np.count_nonzero(~read)),
-            "sample_seed": tiles.seed,
-            "thumbnail_downsample": prepared.thumbnail_downsample,
-            "mask_downsample": prepared.mask_downsample,
-            "reader": READER,
-        },
-        coords_attributes={
-            "patch_size": tiles.px,
-            "patch_size_level0": round(prepared.geometry.side_level0),
-            "level0_magnification": round(10 / mpp),
-            "target_magnification": round(10 / tiles.mpp),
-            "overlap": 0,
-            "name": prepared.slide_id,
-            "level0_width": identity.width,
-            "level0_height": identity.height,
-        },
-        thumbnail=prepared.thumbnail,
-        mask=prepared.mask.astype(np.uint8),
     )
 
 

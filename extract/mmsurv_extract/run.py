@@ -22,10 +22,11 @@ import numpy as np
 from mmsurv.errors import BadSlideIdError, MmsurvError, StoreError
 from mmsurv.store import FeatureStore
 from mmsurv_extract.discover import Discovery, SlideSource
-from mmsurv_extract.prepare import PreparedSlide, identify, make_record, prepare
+from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress, duration
 from mmsurv_extract.reader import TileReader
 from mmsurv_extract.recipe import ExtractRecipe
+from mmsurv_extract.record import make_record
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.resume import require_same_slide, warn_if_smaller
 from mmsurv_extract.slide import Slide
