@@ -148,7 +148,7 @@ def _fit_genes(rna: pd.DataFrame, settings: RnaSettings) -> dict[str, Any]:
         values_BG = np.clip(values_BG, low_G, high_G)
     variance_G = values_BG.var(axis=0)
     # A constant column of large numbers has a variance of rounding errors, not of zero.
-    rounding_G = (np.finfo(np.float64).eps * np.abs(values_BG).max(axis=0, initial=0)) ** 2 * len(values_BG)
+    rounding_G = (np.finfo(np.float64).eps * len(values_BG) * np.abs(values_BG).max(axis=0, initial=0)) ** 2
     kept_G = variance_G > np.maximum(settings.min_variance, rounding_G)
     dropped = [*names[~with_values], *names[with_values][~kept_G]]
     if not kept_G.any():
