@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mmsurv import __version__
 from mmsurv.demo.simulate import Simulated, SimulationSettings, paint_slide
 from mmsurv.errors import ConfigError
 from mmsurv.provenance import difference_table
@@ -134,5 +135,5 @@ def fill(
 
 
 def settings_table(settings: SimulationSettings, **further: Any) -> dict[str, Any]:
-    """What ``demo.json`` says."""
-    return {"what": "mmsurv demo: simulated data", **asdict(settings), **further}
+    """What ``demo.json`` says; the version is in it because another one may simulate otherwise."""
+    return {"what": "mmsurv demo: simulated data", "mmsurv": __version__, **asdict(settings), **further}

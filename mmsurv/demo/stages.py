@@ -20,6 +20,9 @@ from mmsurv.errors import JobFailedError
 
 MODELS = ("cross-attention", "joint", "wsi", "rna")
 
+TILES = 48
+"""Tiles per slide: what two cores encode in about a minute."""
+
 NOTE = (
     "Simulated data: the tissue is painted and RNA and survival are drawn by `mmsurv demo`. "
     "Nothing here says anything about patients."
@@ -47,7 +50,7 @@ class Stage:
 def stages(folder: DemoFolder, *, folds: int, weights: str | None) -> list[Stage]:
     """All commands of the demo, in order."""
     store, clinical, rna = str(folder.store), str(folder.clinical), str(folder.rna)
-    extract = ("extract", str(folder.slides), "-o", store, "--recipe", "demo")
+    extract = ("extract", str(folder.slides), "-o", store, "--recipe", "demo", "--tiles", str(TILES))
     kind = "random weights: no download, worse features" if weights is None else f"weights of {weights}"
     note = NOTE if weights else f"{NOTE} {RANDOM_NOTE}"
     data = ("--store", store, "--clinical", clinical, "--rna", rna)

@@ -38,7 +38,7 @@ def test_the_higher_risk_dies_earlier(cohort: Simulated) -> None:
 def test_which_bleeding_carries_risk_depends_on_the_state(cohort: Simulated) -> None:
     hypoxic = next(patient for patient in cohort.patients.values() if patient.hypoxic)
     bled = replace(hypoxic, necrosis_bleeding=hypoxic.necrosis_bleeding + 1)
-    assert bled.log_risk == pytest.approx(hypoxic.log_risk + 1.3)
+    assert bled.log_risk == pytest.approx(hypoxic.log_risk + 2.0)
     elsewhere = replace(hypoxic, vascular_bleeding=hypoxic.vascular_bleeding + 1)
     assert elsewhere.log_risk == hypoxic.log_risk
     angiogenic = replace(bled, hypoxic=False)

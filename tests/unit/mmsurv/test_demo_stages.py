@@ -13,7 +13,7 @@ from mmsurv.errors import JobFailedError
 def test_the_commands_are_those_of_the_project_in_order() -> None:
     made = stages(DemoFolder(Path("d")), folds=5, weights=None)
     assert [stage.arguments[0] for stage in made] == ["extract", "store", "cohort", *["train"] * 4, "report"]
-    assert made[0].line == "mmsurv extract d/slides -o d/store --recipe demo"
+    assert made[0].line == "mmsurv extract d/slides -o d/store --recipe demo --tiles 48"
 
 
 def test_a_printed_command_can_be_pasted_into_a_shell() -> None:
