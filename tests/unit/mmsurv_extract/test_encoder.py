@@ -174,6 +174,15 @@ def test_random_weights_are_the_same_bytes_whatever_the_global_random_state_and_
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_the_scale_of_a_random_layer_is_one_power_of_two_which_float_noise_cannot_move() -> None:
+    plain = build_encoder(dataclasses.replace(RANDOM18, fold=False))
+    variances = [module.running_var for module in plain.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(len(variance.unique()) == 1 for variance in variances)
+    exponents = [float(variance[0].log2()) / 2 for variance in variances]
+    assert all(exponent.is_integer() for exponent in exponents)
+    assert len(set(exponents)) > 1
+
+
 def test_another_seed_gives_other_random_weights(encoder: Encoder) -> None:
     other = build_encoder(dataclasses.replace(RANDOM18, weights_seed=1))
     assert other.weights_sha256 != encoder.weights_sha256
