@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Recipes of stage 1 shipped with the package; ``--recipe NAME`` finds them here."""
