@@ -1,7 +1,7 @@
-"""Draws docs/images/demo.png, the picture in README.md, from a finished demo.
+"""Draws docs/images/overview.png, the picture in README.md, from a finished demo.
 
     mmsurv demo
-    python docs/make_picture.py mmsurv-demo -o docs/images/demo.png
+    python docs/make_picture.py mmsurv-demo -o docs/images/overview.png
 
 Everything in it is read from the demo's folder: a slide's thumbnail and tiles, the stored features of all tiles, the
 out-of-fold risks of one model. The data are simulated, and the picture says so.
@@ -48,7 +48,7 @@ STYLE = {
 
 @click.command()
 @click.argument("demo", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="docs/images/demo.png")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="docs/images/overview.png")
 @click.option("--slide", help="Slide to show. [default: the first]")
 @click.option("--model", default="cross-attention", show_default=True)
 def main(demo: Path, out: Path, slide: str | None, model: str) -> None:
@@ -59,7 +59,7 @@ def main(demo: Path, out: Path, slide: str | None, model: str) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11.4, 3.5), dpi=130, facecolor="white")
         axes = figure.subplots(1, 4, width_ratios=(1.0, 0.76, 1.1, 1.25))
-        figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.2, wspace=0.14)
+        figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.2, wspace=0.2)
         _slide(axes[0], record, pixels)
         _tiles(axes[1], record, pixels)
         _features(axes[2], store, record)
