@@ -179,8 +179,11 @@ class FeatureStore(ABC):
 
     def extent(self, slide_id: str) -> Extent | None:
         """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
-        path = self._existing(slide_id)
-        found = signature(path)
+        path = self.record_path(slide_id)
+        try:
+            found = signature(path)
+        except FileNotFoundError:
+            raise self._missing(slide_id) from None
         known = self._extents.get(path.name)
         if known and known[0] == found:
             return known[1]
@@ -245,8 +248,11 @@ class FeatureStore(ABC):
     def _existing(self, slide_id: str) -> Path:
         path = self.record_path(slide_id)
         if not path.is_file():
-            raise RecordNotFoundError(f"{self.path} has no record of slide {slide_id}.")
+            raise self._missing(slide_id)
         return path
+
+    def _missing(self, slide_id: str) -> RecordNotFoundError:
+        return RecordNotFoundError(f"{self.path} has no record of slide {slide_id}.")
 
     def _own_attributes(self, slide_id: str) -> dict[str, Scalar]:
         path = self._existing(slide_id)
