@@ -16,8 +16,8 @@ def check_slide_id(slide_id: str) -> str:
     """Return ``slide_id`` unchanged if it is safe as a file name on its own.
 
     Raises:
-        BadSlideIdError: empty, a path separator, a control character, a leading dot, white space at an end, or
-            longer than 200 bytes in UTF-8.
+        BadSlideIdError: empty, a path separator, a control character, a leading dot, two dots in a row, white space
+            at an end, or longer than 200 bytes in UTF-8.
     """
     problem = _problem(slide_id)
     if problem:
@@ -34,8 +34,8 @@ def _problem(slide_id: str) -> str | None:
         return "it begins or ends with white space"
     if "/" in slide_id or "\\" in slide_id:
         return "it holds a path separator"
-    if slide_id.startswith("."):
-        return "it begins with a dot"
+    if slide_id.startswith(".") or ".." in slide_id:
+        return "it begins with a dot or holds two in a row"
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in slide_id):
         return "it holds a control character"
     size = len(slide_id.encode("utf-8"))
