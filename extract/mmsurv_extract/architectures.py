@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmsurv.errors import EncoderError
+from mmsurv.errors import ConfigError
 from mmsurv_extract._torchvision import models
 
 # The child that classifies, by every name torchvision gives it.
@@ -60,13 +60,13 @@ def check_name(name: str) -> str:
     """The name itself.
 
     Raises:
-        EncoderError: no such encoder; the message has the nearest names.
+        ConfigError: no such encoder; the message has the nearest names.
     """
     names = encoder_names()
     if name in names:
         return name
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or ["resnet18", "resnet50", "squeezenet1_1"]
-    raise EncoderError(
+    raise ConfigError(
         f"there is no encoder {name!r}: expected the name of a torchvision classification model. "
         f"Nearest: {', '.join(close)}; all {len(names)} are listed in docs/encoders.md."
     )
@@ -104,7 +104,7 @@ def build_architecture(name: str, *, image_px: int = COMMON_PX, seed: int = 0) -
         seed: of the initial weights. The global random state is neither used nor changed.
 
     Raises:
-        EncoderError: no such encoder.
+        ConfigError: no such encoder.
     """
     options: dict[str, Any] = {}
     if name in _WITH_SIDE_HEADS:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmsurv.errors import EncoderError, WeightsError
+from mmsurv.errors import ConfigError, EncoderError, WeightsError
 from mmsurv_extract._torchvision import torchvision_version
 from mmsurv_extract.architectures import (
     COMMON_PX,
@@ -159,7 +159,8 @@ def build_encoder(settings: EncoderSettings, *, device: str = "cpu", allow_downl
         allow_download: whether torchvision's named weights may be fetched if torch's hub cache lacks them.
 
     Raises:
-        EncoderError: unknown encoder, or a device or precision this machine does not have.
+        ConfigError: unknown encoder or device.
+        EncoderError: a device or precision this machine does not have.
         WeightsError: weights that cannot be found or read, or don't fit.
     """
     where = _device(device)
@@ -226,9 +227,9 @@ def _device(device: str) -> torch.device:
     try:
         where = torch.device(device)
     except RuntimeError as error:
-        raise EncoderError(f"there is no device {device!r}: expected cpu, cuda or auto.") from error
+        raise ConfigError(f"there is no device {device!r}: expected cpu, cuda or auto.") from error
     if where.type not in ("cpu", "cuda"):
-        raise EncoderError(f"an encoder cannot run on {device!r}: expected cpu, cuda or auto.")
+        raise ConfigError(f"an encoder cannot run on {device!r}: expected cpu, cuda or auto.")
     if where.type == "cuda" and not torch.cuda.is_available():
         raise EncoderError("this machine has no CUDA device that torch can use. Use --device cpu.")
     return where

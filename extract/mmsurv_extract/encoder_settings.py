@@ -15,7 +15,7 @@ class EncoderSettings:
     weights: str = "IMAGENET1K_V2"
     """torchvision's name for weights of this model, a local file (.pth, .pt, .safetensors), or "random"."""
     weights_seed: int = 0
-    """Seed of the weights when they are random; not used otherwise."""
+    """Seed of the weights when they are random, 0 to 2**63 - 1; not used otherwise."""
     fold: bool = True
     """Merge each batch normalisation into the convolution before it."""
     channels_last: bool = True
@@ -28,7 +28,7 @@ class EncoderSettings:
             raise ValueError("encoder.name must name a torchvision model, not be empty")
         if not self.weights.strip():
             raise ValueError('encoder.weights must be a weights name, a file or "random", not be empty')
-        if self.weights_seed < 0:
-            raise ValueError(f"encoder.weights_seed must not be negative, found {self.weights_seed}")
+        if not 0 <= self.weights_seed < 2**63:
+            raise ValueError(f"encoder.weights_seed must be 0 to 2**63 - 1, found {self.weights_seed}")
         if self.autocast not in ("none", "float16", "bfloat16"):
             raise ValueError(f"encoder.autocast must be none, float16 or bfloat16, found {self.autocast!r}")

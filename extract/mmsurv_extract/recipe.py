@@ -34,7 +34,7 @@ class TileSettings:
     min_tissue: float = 0.25
     """Share of a tile that must be tissue, 0 to 1."""
     seed: int = 0
-    """Seed of the sample of tiles. The sample depends on it, the slide's id and the coordinates alone."""
+    """Seed of the sample of tiles, a signed 64-bit integer. The sample depends on it, the slide's id and the coordinates alone."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.px <= 4096:
@@ -45,6 +45,8 @@ class TileSettings:
             raise ValueError(f"tiles.max_tiles must be 0 (all) or more, not {self.max_tiles}.")
         if not 0 < self.min_tissue <= 1:
             raise ValueError(f"tiles.min_tissue must be above 0 and at most 1, not {self.min_tissue}.")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"tiles.seed must be a signed 64-bit integer, not {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)

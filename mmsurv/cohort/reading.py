@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _read_delimited(path: Path, choose: Callable[[tuple[str, ...]], Layout], err
             return _collect(path, columns, choose(columns), records, error)
     except UnicodeDecodeError as cause:
         raise error(f"{path}: not UTF-8 text ({cause}). Save the table as CSV in UTF-8.") from cause
-    except (csv.Error, EOFError) as cause:
+    except (csv.Error, EOFError, zlib.error) as cause:
         raise error(f"{path}: not a delimited table ({cause}).") from cause
     except OSError as cause:
         raise error(f"{path}: cannot be read ({cause.strerror or cause}).") from cause

@@ -165,6 +165,10 @@ def test_a_recipe_file_is_taken_and_options_go_over_it(tmp_path: Path, command: 
         (("--mpp", "0.5", "--override-mpp", "0.5"), "give one of them"),
         (("--tile-px", "4"), "tiles.px must be 16"),
         (("--recipe", "resnet50"), "Did you mean 'resnet50-20x'"),
+        (("--seed", "99999999999999999999"), "tiles.seed must be a signed 64-bit integer"),
+        (("--encoder", "nope"), "there is no encoder 'nope'"),
+        (("--device", "gpu"), "there is no device 'gpu'"),
+        (("--device", "meta"), "cannot run on 'meta'"),
     ],
 )
 def test_wrong_options_are_usage_errors(

@@ -91,6 +91,15 @@ def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_gzip_file_with_damaged_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv.gz"
+    content = bytearray(gzip.compress(b"id,x\n" + b"".join(b"a%d,%d\n" % (i, i * i) for i in range(999))))
+    content[10:200] = b"\xff" * 190  # after the header, so that it is gzip still and its blocks are not
+    path.write_bytes(content)
+    with pytest.raises(CohortError, match=r"t\.csv\.gz: not a delimited table \(Error -3"):
+        read(path)
+
+
 def test_a_file_that_is_no_gzip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="cannot be read"):
         read(write(tmp_path / "t.csv.gz", "id,x\na,1\n"))

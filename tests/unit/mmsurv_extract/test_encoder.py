@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmsurv.errors import EncoderError, WeightsError
+from mmsurv.errors import ConfigError, EncoderError, WeightsError
 from mmsurv_extract import _torchvision
 from mmsurv_extract.architectures import build_architecture, preprocessing
 from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder, encoder_names
@@ -267,7 +267,7 @@ def test_inputs_follow_the_weights() -> None:
 
 
 def test_an_unknown_encoder_is_refused_with_the_nearest_names() -> None:
-    with pytest.raises(EncoderError, match=r"no encoder 'resnet5O'.*Nearest: resnet50"):
+    with pytest.raises(ConfigError, match=r"no encoder 'resnet5O'.*Nearest: resnet50"):
         build_encoder(EncoderSettings(name="resnet5O", weights="random"))
 
 
@@ -288,6 +288,7 @@ def test_every_encoder_is_listed_in_the_documentation() -> None:
         ({"name": " "}, "encoder.name"),
         ({"weights": ""}, "encoder.weights"),
         ({"weights_seed": -1}, "encoder.weights_seed"),
+        ({"weights_seed": 2**63}, "encoder.weights_seed"),
         ({"autocast": "float8"}, "encoder.autocast"),
     ],
 )
@@ -303,7 +304,7 @@ def test_reduced_precision_is_refused_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "meta"])
 def test_a_device_that_is_none_is_refused(device: str) -> None:
-    with pytest.raises(EncoderError, match="expected cpu, cuda or auto"):
+    with pytest.raises(ConfigError, match="expected cpu, cuda or auto"):
         build_encoder(RANDOM18, device=device)
 
 

@@ -70,7 +70,18 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         load_extract_recipe(str(path))
 
 
-@pytest.mark.parametrize("line", ["px = 8", "mpp = 0.00499", "max_tiles = -1", "min_tissue = 0.0", "min_tissue = 2.0"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "px = 8",
+        "mpp = 0.00499",
+        "max_tiles = -1",
+        "min_tissue = 0.0",
+        "min_tissue = 2.0",
+        f"seed = {2**63}",
+        f"seed = {-(2**63) - 1}",
+    ],
+)
 def test_a_value_that_cannot_be_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f"[tiles]\n{line}\n")
