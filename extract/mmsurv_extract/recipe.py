@@ -34,7 +34,8 @@ class TileSettings:
     min_tissue: float = 0.25
     """Share of a tile that must be tissue, 0 to 1."""
     seed: int = 0
-    """Seed of the sample of tiles, a signed 64-bit integer. The sample depends on it, the slide's id and the coordinates alone."""
+    """Seed of the sample of tiles, a signed 64-bit integer. The sample depends on it, the slide's id and the
+    coordinates alone."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.px <= 4096:
