@@ -16,7 +16,7 @@ from typing import Any
 
 from mmsurv import __version__
 from mmsurv.demo.simulate import Simulated, SimulationSettings, paint_slide
-from mmsurv.errors import ConfigError
+from mmsurv.errors import ConfigError, JobFailedError
 from mmsurv.provenance import difference_table
 
 MARKER = "demo.json"
@@ -67,14 +67,20 @@ def claim(root: Path, settings: dict[str, Any]) -> DemoFolder:
         settings: everything that changes the files in it (JSON values).
 
     Raises:
-        ConfigError: the folder holds something else, or a demo with other settings.
+        ConfigError: the folder holds something else, or a demo with other settings, or cannot be made.
     """
+    try:
+        return _claim(root, settings)
+    except OSError as error:
+        raise ConfigError(
+            f"{root} cannot be used as the demo's folder ({error.strerror}). Choose another folder with -o."
+        ) from error
+
+
+def _claim(root: Path, settings: dict[str, Any]) -> DemoFolder:
     marker = root / MARKER
     if marker.is_file():
-        try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{marker} cannot be read ({error}). Choose another folder with -o.") from error
+        found = _settings_in(marker)
         if found != settings:
             raise ConfigError(
                 f"{root} holds a demo with other settings:\n{difference_table(found, settings)}\n"
@@ -91,6 +97,18 @@ def claim(root: Path, settings: dict[str, Any]) -> DemoFolder:
     unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(marker)
     return DemoFolder(root)
+
+
+def _settings_in(marker: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{marker} cannot be read ({error}). Choose another folder with -o.") from error
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{marker} does not hold a demo's settings: nothing was touched. Choose another folder with -o."
+        )
+    return found
 
 
 def fill(
@@ -110,15 +128,29 @@ def fill(
 
     Returns:
         The number of slides painted now; the others were there.
+
+    Raises:
+        JobFailedError: the disk is full, or a file cannot be written. What was written before stays.
     """
+    try:
+        return _fill(folder, settings, cohort, on_slides or (lambda _count: None))
+    except OSError as error:
+        raise JobFailedError(
+            f"{folder.root}: the simulated data cannot be written ({error.strerror or error}). Make room (or check the "
+            "permissions), then give the same command again: it goes on from here."
+        ) from error
+
+
+def _fill(
+    folder: DemoFolder, settings: SimulationSettings, cohort: Simulated, on_slides: Callable[[float], None]
+) -> int:
     cohort.clinical.to_csv(folder.clinical, index=False)
     cohort.rna.to_csv(folder.rna, compression={"method": "gzip", "mtime": 0})
     cohort.truth.to_csv(folder.truth, float_format="%.4f")
     folder.slides.mkdir(exist_ok=True)
     owner = dict(zip(cohort.clinical["slide_id"], cohort.clinical["case_id"], strict=True))
     wanted = {slide_id: path for slide_id in owner if not (path := folder.slides / f"{slide_id}.tiff").exists()}
-    tell = on_slides or (lambda _count: None)
-    tell(len(owner) - len(wanted))
+    on_slides(len(owner) - len(wanted))
     with ThreadPoolExecutor(max_workers=min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
         jobs = [
             pool.submit(paint_slide, path, settings, cohort.patients[owner[slide_id]], slide_id)
@@ -127,7 +159,7 @@ def fill(
         try:
             for job in as_completed(jobs):
                 job.result()
-                tell(1)
+                on_slides(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

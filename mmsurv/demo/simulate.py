@@ -145,8 +145,11 @@ def paint_slide(path: Path, settings: SimulationSettings, patient: Patient, slid
     )
     height, width = (round(settings.slide_px * rng.uniform(0.94, 1.06)) for _ in range(2))
     unfinished = path.with_name(f".{path.name}.partial")
-    write_slide(unfinished, paint(morphology, rng, height=height, width=width), mpp=MPP)
-    unfinished.replace(path)
+    try:
+        write_slide(unfinished, paint(morphology, rng, height=height, width=width), mpp=MPP)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _patient(seed: int, number: int) -> Patient:

@@ -81,6 +81,9 @@ def test_a_folder_of_other_things_and_impossible_numbers_are_usage_errors(tmp_pa
     refused = demo(tmp_path, "-o", "mine")
     assert refused.returncode == 2
     assert "not empty and no demo's" in refused.stderr
+    below_a_file = demo(tmp_path, "-o", "mine/thesis.tex/demo")
+    assert below_a_file.returncode == 2
+    assert below_a_file.stderr.startswith("ConfigError: mine/thesis.tex/demo cannot be used")
     few = demo(tmp_path, "--patients", "3")
     assert few.returncode == 2
     assert "3 is not in the range 30<=x<=999" in few.stderr

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mmsurv.demo import folder as demo_folder
+from mmsurv.demo import simulate as demo_simulate
 from mmsurv.demo.folder import claim, fill, settings_table
 from mmsurv.demo.simulate import SimulationSettings, simulate
-from mmsurv.errors import ConfigError
+from mmsurv.errors import ConfigError, JobFailedError
 
 SETTINGS = SimulationSettings(patients=10, slide_px=700)
 
@@ -41,6 +41,20 @@ def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
         claim(tmp_path, settings_table(SETTINGS))
 
 
+@pytest.mark.parametrize("content", ["[]", "1", '"text"'])
+def test_a_marker_that_is_no_demos_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "demo.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"demo\.json does not hold a demo's settings.*-o"):
+        claim(tmp_path, settings_table(SETTINGS))
+    assert (tmp_path / "demo.json").read_text() == content
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"sub cannot be used as the demo's folder \(Not a directory\).*-o"):
+        claim(tmp_path / "file" / "sub", settings_table(SETTINGS))
+
+
 def test_filling_again_paints_only_what_is_missing(tmp_path: Path) -> None:
     folder = claim(tmp_path / "demo", settings_table(SETTINGS))
     steps: list[float] = []
@@ -59,10 +73,24 @@ def test_filling_again_paints_only_what_is_missing(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_slide_that_fails_stops_the_painting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*_: object) -> None:
+def test_a_full_disk_stops_the_painting_and_leaves_no_part_of_a_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"II*")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(demo_folder, "paint_slide", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        fill(claim(tmp_path / "demo", settings_table(SETTINGS)), SETTINGS, simulate(SETTINGS))
+    folder = claim(tmp_path / "demo", settings_table(SETTINGS))
+    with monkeypatch.context() as patch:
+        patch.setattr(demo_simulate, "write_slide", full_disk)
+        patch.setattr(demo_simulate, "paint", lambda *_, **__: None)
+        with pytest.raises(JobFailedError, match=r"(?s)demo: .*No space left on device.*the same command again"):
+            fill(folder, SETTINGS, simulate(SETTINGS))
+    assert list(folder.slides.iterdir()) == []
+
+
+def test_a_table_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    folder = claim(tmp_path / "demo", settings_table(SETTINGS))
+    folder.clinical.mkdir()
+    with pytest.raises(JobFailedError, match=r"the simulated data cannot be written \(Is a directory\)"):
+        fill(folder, SETTINGS, simulate(SETTINGS))
