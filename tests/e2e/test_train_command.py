@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from mmsurv.cli import main
+from mmsurv.cli import cli, main
+from mmsurv.store import open_store
 from mmsurv_train import run as runs
 
 RECIPE = """
@@ -57,6 +61,49 @@ def test_train_prints_a_table_of_every_part_and_the_runs_place(mmsurv, data, tmp
     ]
     assert lines[-1] == f"Run: {tmp_path / 'run'}"
     assert "percentile bootstrap over patients, 20 draws" in out
+
+
+def test_train_names_the_cases_and_slides_it_does_not_use(study, tmp_path) -> None:
+    clinical = pd.read_csv(study / "clinical.csv")
+    rna = pd.read_csv(study / "rna.csv").iloc[1:]  # case-02 as well, so three cases have none
+    rna.to_csv(tmp_path / "rna.csv", index=False)
+    shutil.copytree(study / "store", tmp_path / "store")
+    store, lost = open_store(tmp_path / "store"), ["slide-20", "slide-21"]  # the only slides of two cases
+    for slide_id in lost:
+        store.record_path(slide_id).unlink()
+    owners = clinical.loc[clinical["slide_id"].isin(lost), "case_id"].tolist()
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    tables = ["--clinical", study / "clinical.csv", "--rna", tmp_path / "rna.csv", "--store", tmp_path / "store"]
+    arguments = ["train", "--recipe", tmp_path / "recipe.toml", *tables, "-o", tmp_path / "run"]
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "  slides not in the store: 2 (slide-20, slide-21)" in result.stderr
+    assert "  cases without RNA: 3 (case-00, case-01, case-02)" in result.stderr
+    assert "left out  3 of 40 cases, not used for joint: no RNA (case-00, case-01, case-02)" in result.stderr
+    without = f"no slide in the store ({', '.join([*owners, 'case-39'])})"
+    assert f"left out  3 of 40 cases, not used for joint: {without}" in result.stderr
+    assert "joint: 34 cases" in result.stderr
+    left_out = runs.read_run(tmp_path / "run").provenance["left_out"]
+    assert left_out["RNA"] == ["case-00", "case-01", "case-02"]
+
+
+def test_train_says_when_nothing_is_left_out(mmsurv, data, study, tmp_path) -> None:
+    clinical = pd.read_csv(study / "clinical.csv")
+    clinical[~clinical["case_id"].isin(["case-00", "case-01", "case-39"])].to_csv(tmp_path / "whole.csv", index=False)
+    code, _, err = mmsurv("train", *data, "--clinical", tmp_path / "whole.csv", "-o", tmp_path / "run")
+    assert code == 0
+    assert "left out" not in err
+
+
+def test_train_shows_the_reading_of_the_store(mmsurv, data, tmp_path, monkeypatch) -> None:
+    from mmsurv import progress
+
+    monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
+    code, _, err = mmsurv("train", *data, "-o", tmp_path / "run")
+    assert code == 0
+    reading = [line for line in err.splitlines() if line.startswith("Reading features: ")]
+    assert reading[0].startswith("Reading features: 1 of 53 slides")
+    assert err.index("Reading features") < err.index("joint: 37 cases") < err.index("Training: ")
 
 
 def test_a_run_has_exactly_its_files_and_says_how_it_was_made(mmsurv, data, study, tmp_path) -> None:

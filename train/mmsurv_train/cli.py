@@ -20,7 +20,6 @@ from mmsurv.cohort.options import CohortOptions
 if TYPE_CHECKING:
     from mmsurv_train.inputs import Inputs
     from mmsurv_train.recipe import TrainRecipe
-    from mmsurv_train.train import OnEpoch
 
 MODELS = ("cross-attention", "joint", "wsi", "rna")
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -100,8 +99,8 @@ def train(
 
     settings = _settings(recipe, row, overrides)
     sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases)
-    with _progress(settings) as (on_start, on_epoch):
-        run = train_run(settings, sources, out, command=_command_line(context), on_start=on_start, on_epoch=on_epoch)
+    with _progress(settings) as watching:
+        run = train_run(settings, sources, out, command=_command_line(context), **watching)
     if as_json:
         _print_json({"run": str(out), "metrics": run.metrics})
     else:
@@ -189,32 +188,44 @@ def _settings(recipe: str, row: str | None, overrides: Mapping[str, Any]) -> Tra
 
 
 @contextmanager
-def _progress(settings: TrainRecipe) -> Iterator[tuple[Callable[[Inputs, int], None], OnEpoch]]:
-    """A bar over all epochs of all folds on a terminal, plain lines otherwise."""
+def _progress(settings: TrainRecipe) -> Iterator[dict[str, Callable[..., None]]]:
+    """Shows the reading of slides, then all epochs of all folds: a bar on a terminal, plain lines otherwise.
+
+    Yields:
+        The callbacks of ``mmsurv_train.train.train``, by name.
+    """
     from contextlib import ExitStack
 
     from mmsurv.progress import progress
 
     epochs, started, seen = settings.fit.epochs, list[int](), 0
-    advance: list[Callable[[float], None]] = []
+    reading: list[Callable[[float], None]] = []
+    training: list[Callable[[float], None]] = []
+
+    def on_slide(n_slides: int) -> None:
+        if not reading:
+            reading.append(bars.enter_context(progress(n_slides, "Reading features", unit="slides")))
+        reading[0](1)
 
     def on_start(data: Inputs, n_models: int) -> None:
+        bars.close()  # one bar at a time
         cases = data.cohort.cases
         counts = f"{len(cases)} cases, {int(cases['event'].sum())} events, {len(data.cohort.slides)} slides"
-        click.echo(f"{settings.model.name}: {counts}", err=True)
+        for line in (*data.notices(settings.model.name), f"{settings.model.name}: {counts}"):
+            click.echo(line, err=True)
         label = "Training" if n_models == 1 else f"Training {n_models} folds"
-        advance.append(stack.enter_context(progress(n_models * epochs, label, unit="epochs")))
+        training.append(bars.enter_context(progress(n_models * epochs, label, unit="epochs")))
 
     def on_epoch(fold: int, row: Mapping[str, float]) -> None:
         nonlocal seen
         if fold not in started:
             started.append(fold)
         reached = (len(started) - 1) * epochs + int(row["epoch"])  # jumps where a fold stopped early
-        advance[0](reached - seen)
+        training[0](reached - seen)
         seen = reached
 
-    with ExitStack() as stack:
-        yield on_start, on_epoch
+    with ExitStack() as bars:
+        yield {"on_slide": on_slide, "on_start": on_start, "on_epoch": on_epoch}
 
 
 def _command_line(context: click.Context) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +47,33 @@ class Inputs:
     """clinical and rna (SHA-256 of the files), store (its recipe's), records (features_sha256 by slide)."""
     join: dict[str, Any]
     """The cohort's join report, and how many cases the model cannot score."""
+    left_out: dict[str, list[str]]
+    """Cases with an outcome that are not used, by what they lack."""
+
+    def notices(self, model: str) -> list[str]:
+        """Lines for people: what did not join, and which cases the model cannot use."""
+        report = self.cohort.report.to_text().splitlines()
+        lines = list(dropwhile(lambda line: not line.startswith("not joined"), report))
+        return lines + [
+            f"left out  {len(ids)} of {self.join['n_cases']} cases, not used for {model}: no {what} ({_some(ids)})"
+            for what, ids in self.left_out.items()
+        ]
 
 
-def load_inputs(model: ModelSettings, sources: Sources, *, only: Mapping[str, list[str]] | None = None) -> Inputs:
+def load_inputs(
+    model: ModelSettings,
+    sources: Sources,
+    *,
+    only: Mapping[str, list[str]] | None = None,
+    on_slide: Callable[[int], None] = lambda _n_slides: None,
+) -> Inputs:
     """Join the tables, keep what the model can score, and take its tiles from the store.
 
     Args:
         model: says whether RNA and tiles are needed.
         sources: tables and store.
         only: ``slides`` and ``cases`` of an earlier run, to which the cohort is restricted.
+        on_slide: called after every slide read, with how many there are to read.
 
     Raises:
         ConfigError: the model needs RNA or tiles, and there is no table or store.
@@ -69,16 +88,18 @@ def load_inputs(model: ModelSettings, sources: Sources, *, only: Mapping[str, li
         raise ConfigError(f"the model {model.name!r} needs tile features: name their store with --store.")
     store = open_store(sources.store) if sources.store is not None else None
     whole = load_cohort(sources.cohort, store_slides=None if store is None else store.slide_ids())
-    cohort = _restrict_to_earlier(whole, only) if only else _scorable(whole, model, sources)
+    left_out = {} if only else _left_out(whole, model, sources)
+    cohort = _restrict_to_earlier(whole, only) if only else _scorable(whole, model, left_out)
     slide_ids = cohort.slides["slide_id"].tolist()
     bags = None
     if model.needs_tiles and store is not None:
         from mmsurv_train.bags import Bags
 
-        bags = Bags.for_cohort(store, cohort)
+        bags = Bags.for_cohort(store, cohort, on_slide=lambda _slide_id: on_slide(len(slide_ids)))
     join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}
     records = slide_ids if model.needs_tiles else []
-    return Inputs(cohort=cohort, store=store, bags=bags, digests=_digests(sources, store, records), join=join)
+    digests = _digests(sources, store, records)
+    return Inputs(cohort=cohort, store=store, bags=bags, digests=digests, join=join, left_out=left_out)
 
 
 def check_digests(inputs: Inputs, recorded: Mapping[str, Any], *, run: Path) -> None:
@@ -106,7 +127,7 @@ def check_digests(inputs: Inputs, recorded: Mapping[str, Any], *, run: Path) -> 
     if changed:
         raise RunError(
             f"{run}: {len(changed)} of {len(before)} slide records are not those the run was made from: "
-            f"{', '.join(changed[:5])}{', …' if len(changed) > 5 else ''}. Train again on the store as it is now."
+            f"{_some(changed)}. Train again on the store as it is now."
         )
 
 
@@ -160,31 +181,36 @@ def _find(absolute: Path, relative: Path, name: str, run: Path) -> str:
     raise RunError(f"{run}: the run's {name} is neither at {absolute} nor at {relative}. Say where with --{name}.")
 
 
-def _scorable(cohort: Cohort, model: ModelSettings, sources: Sources) -> Cohort:
-    needs_rna = model.needs_rna or sources.complete_cases
-    if needs_rna and cohort.rna is None:
-        raise ConfigError(f"the model {model.name!r} needs RNA: name the table with --rna.")
-    keep = cohort.cases.index
+def _left_out(cohort: Cohort, model: ModelSettings, sources: Sources) -> dict[str, list[str]]:
+    """Cases without what the model (or ``complete_cases``) asks for, by what it is; a case may lack both."""
+    asked: dict[str, Any] = {}
     if model.needs_tiles or sources.complete_cases:
-        keep = keep[keep.isin(cohort.slides["case_id"])]
-    if needs_rna and cohort.rna is not None:
-        keep = keep[keep.isin(cohort.rna.index)]
-    if not len(keep):
+        asked["slide in the store"] = cohort.slides["case_id"]
+    if model.needs_rna or sources.complete_cases:
+        if cohort.rna is None:
+            raise ConfigError(f"the model {model.name!r} needs RNA: name the table with --rna.")
+        asked["RNA"] = cohort.rna.index
+    cases = cohort.cases.index
+    lacking = {what: cases[~cases.isin(having)].tolist() for what, having in asked.items()}
+    return {what: ids for what, ids in lacking.items() if ids}
+
+
+def _scorable(cohort: Cohort, model: ModelSettings, left_out: Mapping[str, list[str]]) -> Cohort:
+    gone = {case for ids in left_out.values() for case in ids}
+    keep = [case for case in cohort.cases.index if case not in gone]
+    if not keep:
         raise CohortError(
             f"no case has what the model {model.name!r} needs.\n{cohort.report.to_text()}\n"
             "Do the ids of the tables and the store agree? See --id-rule."
         )
-    return cohort.restrict(case_ids=list(keep))
+    return cohort.restrict(case_ids=keep)
 
 
 def _restrict_to_earlier(cohort: Cohort, only: Mapping[str, list[str]]) -> Cohort:
     for name, found in (("slide", set(cohort.slides["slide_id"])), ("case", set(cohort.cases.index))):
         gone = sorted(set(only[f"{name}s"]) - found)
         if gone:
-            raise RunError(
-                f"{len(gone)} {name}s of the run are no longer there: "
-                f"{', '.join(gone[:5])}{', …' if len(gone) > 5 else ''}."
-            )
+            raise RunError(f"{len(gone)} {name}s of the run are no longer there: {_some(gone)}.")
     return cohort.restrict(case_ids=only["cases"], slide_ids=only["slides"])
 
 
@@ -196,6 +222,10 @@ def _digests(sources: Sources, store: FeatureStore | None, slide_ids: list[str])
         digests["store"] = store.recipe_sha256
         digests["records"] = {slide_id: str(store.attributes(slide_id)["features_sha256"]) for slide_id in slide_ids}
     return digests
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
 
 
 def _short(digest: Any) -> str:

@@ -47,6 +47,7 @@ def train(
     out: Path,
     *,
     command: str,
+    on_slide: Callable[[int], None] = lambda _n_slides: None,
     on_start: Callable[[Inputs, int], None] = lambda _inputs, _n_folds: None,
     on_epoch: OnEpoch = lambda _fold, _row: None,
 ) -> Run:
@@ -57,6 +58,7 @@ def train(
         sources: tables and store.
         out: where the run goes; must be free.
         command: how the user asked for it, for the record.
+        on_slide: told of every slide read from the store, with how many there are to read.
         on_start: told the inputs and the number of models to train, before the first.
         on_epoch: told of every epoch.
 
@@ -65,7 +67,7 @@ def train(
         ConfigError, CohortError, SplitError, StoreError: the request or the data cannot be right.
     """
     runs.check_free(out)
-    data = inputs.load_inputs(recipe.model, sources)
+    data = inputs.load_inputs(recipe.model, sources, on_slide=on_slide)
     splits = make_splits(recipe.split, data.cohort.cases)
     on_start(data, len(splits))
     job = _Job(recipe=recipe, sources=sources, data=data, record=_record(data, command))
@@ -178,5 +180,6 @@ def _record(data: Inputs, command: str) -> dict[str, Any]:
         "slides": cohort.slides["slide_id"].tolist(),
         "cases": list(cohort.cases.index),
         "join": data.join,
+        "left_out": data.left_out,
         "store_recipe": None if data.store is None else dict(data.store.recipe),
     }
