@@ -157,12 +157,14 @@ def _dry_run(
 def _print_summary(summary: JobSummary, store_path: Path, recipe_sha256: str, encoder: Encoder, as_json: bool) -> None:
     if as_json:
         table = {"store": str(store_path), "recipe_sha256": recipe_sha256, **summary.to_table()}
-        click.echo(json.dumps(table, ensure_ascii=False))
+        click.echo(json.dumps(table))
         return
+    # Not every file name is UTF-8; what cannot be printed is shown as a replacement character.
+    weights = click.format_filename(encoder.weights_description)
     click.echo(
-        f"{store_path}: {len(summary.done)} slides encoded ({summary.n_tiles} tiles, {summary.tiles_per_second:.1f} "
-        f"tiles/s), {len(summary.skipped)} skipped, {len(summary.failed)} failed. "
-        f"Encoder: {encoder.name}, weights {encoder.weights_description}."
+        f"{click.format_filename(store_path)}: {len(summary.done)} slides encoded ({summary.n_tiles} tiles, "
+        f"{summary.tiles_per_second:.1f} tiles/s), {len(summary.skipped)} skipped, {len(summary.failed)} failed. "
+        f"Encoder: {encoder.name}, weights {weights}."
     )
 
 

@@ -35,7 +35,7 @@ def cohort(cohort_options: CohortOptions, store: str | None, output: str | None,
 
         store_slides = open_store(store).slide_ids()
     report = load_cohort(cohort_options, store_slides=store_slides).report
-    text = json.dumps(report.to_table(), indent=2, ensure_ascii=False)
+    text = json.dumps(report.to_table(), indent=2)
     if output is not None:
         try:
             Path(output).write_text(text + "\n", encoding="utf-8")

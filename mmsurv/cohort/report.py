@@ -5,6 +5,7 @@ Owns the report's fields and its two forms, text and JSON-able table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -72,15 +73,16 @@ class JoinReport:
     def _summary(self) -> list[str]:
         read = ", ".join(f"{key} {value}" for key, value in self.reading.items() if value is not None)
         lines = [
-            f"clinical  {self.clinical}",
+            f"clinical  {_printable(self.clinical)}",
             f"          {read}",
             f"cases     {self.n_cases}, {self.n_events} events; months {self.months['least']:g} to "
             f"{self.months['greatest']:g}, median {self.months['median']:g}",
         ]
         if self.n_slides is not None:
             lines.append(f"slides    {self.n_slides} of {self.n_cases_with_slides} cases")
-        if self.n_genes is not None:
-            lines.append(f"RNA       {self.n_genes} genes of {self.n_cases_with_rna} cases, from {self.rna}")
+        if self.n_genes is not None and self.rna is not None:
+            source = _printable(self.rna)
+            lines.append(f"RNA       {self.n_genes} genes of {self.n_cases_with_rna} cases, from {source}")
         if self.n_cases_with_both is not None:
             lines.append(f"both      {self.n_cases_with_both} cases have slides and RNA")
         return lines
@@ -116,3 +118,8 @@ class JoinReport:
 def _some(ids: Sequence[str]) -> str:
     shown = ", ".join(ids[:SHOWN])
     return shown if len(ids) <= SHOWN else f"{shown} and {len(ids) - SHOWN} more"
+
+
+def _printable(path: str) -> str:
+    """The path as text; a replacement character for each byte of it that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +81,26 @@ def test_usage_errors_leave_with_2(tmp_path: Path, clinical: Path, capsys: pytes
     assert run(capsys, tmp_path / "none.csv")[0] == 2
     assert run(capsys, clinical, "--clinical-column", "event")[0] == 2
     assert run(capsys, clinical, "--event-coding", "guess")[0] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_paths_that_are_not_utf8_are_printed_somehow(tmp_path: Path, clinical: Path, form: tuple[str, ...]) -> None:
+    clinical = clinical.rename(tmp_path / os.fsdecode(b"\xff.csv"))
+    rna = tmp_path / os.fsdecode(b"rna-\xff.csv")
+    rna.write_text("case_id,TP53\na,1\nb,2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mmsurv", "cohort", clinical, "--rna", rna, "-o", tmp_path / "report.json", *form],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode("utf-8")
+    if form:
+        assert json.loads(text)["clinical"] == str(clinical)
+    else:
+        assert f"clinical  {tmp_path}/\ufffd.csv" in text
+        assert f"from {tmp_path}/rna-\ufffd.csv" in text
+    assert json.loads((tmp_path / "report.json").read_text())["rna"] == str(rna)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,3 +195,29 @@ def test_training_needs_no_slides_once_they_are_encoded(tmp_path: Path, command:
     command(tmp_path / "slides", "-o", tmp_path / "store")
     shutil.rmtree(tmp_path / "slides")
     assert open_store(tmp_path / "store").features("a").shape == (24, 512)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+@pytest.mark.parametrize("form", [(), ("--json",), ("--dry-run",), ("--dry-run", "--json")])
+def test_names_that_are_not_utf8_are_printed_somehow(tmp_path: Path, form: tuple[str, ...]) -> None:
+    slides = tmp_path / os.fsdecode(b"slides-\xff")
+    tissue_slide(slides / "good.tiff")
+    tissue_slide(slides / "other.tiff", seed=1).rename(slides / os.fsdecode(b"\xff.svs"))
+    store = tmp_path / os.fsdecode(b"store-\xff")
+    done = subprocess.run(
+        [sys.executable, "-m", "mmsurv", "extract", slides, "-o", store, *SMALL, *form],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    assert done.returncode == (0 if "--dry-run" in form else 1), done.stderr
+    assert b"BadSlideIdError" in done.stderr
+    text = done.stdout.decode("utf-8")
+    if "--json" in form:
+        assert json.loads(text)["failed"][0]["slide_id"] == "\udcff"
+    else:
+        assert "1 failed" in text or "1 would fail" in text
+    if "--dry-run" not in form:
+        assert open_store(store).slide_ids() == ["good"]
