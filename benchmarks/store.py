@@ -6,7 +6,7 @@ Made-up float16 features, one record a slide. Three questions, each a ratio of m
     ratio         bytes/s of store.features(slide) ÷ bytes/s of np.fromfile of the same bytes, both from the page cache
     write_ratio   a bare HDF5 file (features, coordinates, tissue) ÷ np.save of the same three arrays to a file each,
                   bytes/s, neither flushed to disk; write_whole_ratio: the HDF5 file with 25 attributes, mask and
-                  thumbnail as well, whose cost (some 3 ms) does not grow with the features
+                  thumbnail as well, whose cost does not grow with the features
     commit_share  time of a whole commit (hash, write, fsync, read back, publish) ÷ time to encode the slide's tiles
                   with ResNet-50 (random weights: the time does not depend on them), from the rate of a few batches
 The last line is one JSON object.

@@ -74,6 +74,12 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        # A full disk, a folder that may not be written: the user's to mend, and a traceback would hide which.
+        click.echo(f"Error: {error}. Check the path, its permissions and the space on its disk.", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(130)

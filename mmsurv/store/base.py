@@ -22,7 +22,7 @@ from mmsurv.store import record as records
 from mmsurv.store.checked import CheckedRecords, Signature, signature
 from mmsurv.store.commit import PARTIAL, publish, temporary_name
 from mmsurv.store.failures import Failure, FailureLog
-from mmsurv.store.ids import check_slide_id
+from mmsurv.store.ids import check_slide_id, is_slide_id
 from mmsurv.store.manifest import Manifest
 from mmsurv.store.rank import ROW_ORDER
 from mmsurv.store.record import Scalar, SlideRecord
@@ -100,11 +100,11 @@ class FeatureStore(ABC):
     def slide_ids(self) -> list[str]:
         """Ids of the slides that have a record, sorted; the records themselves are not opened."""
         if not self._slides.is_dir():
+            if self._slides.exists():
+                raise CorruptRecordError(f"{self._slides} is not a folder. Restore the store from a backup.")
             return []
-        names = (path.name for path in self._slides.iterdir())
-        return sorted(
-            name.removesuffix(self.suffix) for name in names if name.endswith(self.suffix) and not name.startswith(".")
-        )
+        names = (path.name.removesuffix(self.suffix) for path in self._slides.glob(f"*{self.suffix}"))
+        return sorted(name for name in names if is_slide_id(name))
 
     def __len__(self) -> int:
         return len(self.slide_ids())
@@ -134,6 +134,15 @@ class FeatureStore(ABC):
     def n_tiles(self, slide_id: str) -> int:
         """Number of feature rows of a slide, from the record's header; the features are not read or hashed."""
         return self.read_shape(self._existing(slide_id))[0]
+
+    def strays(self) -> list[Path]:
+        """What lies among the records and is none: neither named by a slide's id nor a temporary file."""
+        if not self._slides.is_dir():
+            return []
+        records = {f"{slide_id}{self.suffix}" for slide_id in self.slide_ids()}
+        return sorted(
+            path for path in self._slides.iterdir() if path.name not in records and not path.name.endswith(PARTIAL)
+        )
 
     def leftovers(self) -> list[Path]:
         """Temporary files of writers that died. They are never read; a living writer may own one."""
@@ -283,7 +292,11 @@ class FeatureStore(ABC):
         remedy = f"Delete {path.name} and encode or import the slide again."
         if records.features_digest(record.features) != record.attributes.get("features_sha256"):
             raise CorruptRecordError(f"{path}: the features are not the bytes that were written. {remedy}")
-        if records.record_digest(record, record.attributes) != record.attributes.get("record_sha256"):
+        try:
+            digest = records.record_digest(record, record.attributes)
+        except (TypeError, ValueError) as error:
+            raise CorruptRecordError(f"{path}: an attribute is damaged ({error}). {remedy}") from error
+        if digest != record.attributes.get("record_sha256"):
             raise CorruptRecordError(f"{path}: coordinates, attributes or images are not what was written. {remedy}")
 
     def _is_intact(self, slide_id: str) -> bool:

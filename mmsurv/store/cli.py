@@ -37,7 +37,7 @@ def info(path: Path, as_json: bool) -> None:
     opened = open_store(path)
     facts = _facts(opened)
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(json.dumps(facts))
         return
     for key in ("path", "format", "backend", "slides", "tiles", "dim", "dtype", "bytes", "failures", "leftovers"):
         click.echo(f"{key:<14} {facts[key]}")
@@ -71,7 +71,7 @@ def list_(path: Path, show_failures: bool, as_json: bool) -> None:
             damaged += 1
             rows.append({"slide_id": slide_id, "problem": str(error)})
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False))
+        click.echo(json.dumps(rows))
     else:
         wide = max([8, *(len(row["slide_id"]) for row in rows)])
         click.echo(f"{'slide_id':<{wide}}  {'tissue tiles':>12}  {'unreadable':>10}  {'mpp':>8}  source")
@@ -110,16 +110,20 @@ def verify(path: Path, slide_ids: tuple[str, ...], as_json: bool) -> None:
                 found[slide_id] = problems
             advance(1)
     leftovers = [str(leftover) for leftover in opened.leftovers()]
+    strays = [str(stray) for stray in opened.strays()]
     if as_json:
-        click.echo(json.dumps({"slides": len(wanted), "problems": found, "leftovers": leftovers}, ensure_ascii=False))
+        facts = {"slides": len(wanted), "problems": found, "leftovers": leftovers, "strays": strays}
+        click.echo(json.dumps(facts))
     else:
         for slide_id, problems in found.items():
             for problem in problems:
                 click.echo(f"{slide_id}: {problem}")
         for leftover in leftovers:
             click.echo(f"{leftover}: a writer's temporary file; nothing reads it. Delete it when no job is running.")
+        for stray in strays:
+            click.echo(f"{stray}: not a record; nothing reads it.")
     if found:
-        raise JobFailedError(f"{len(found)} of {len(wanted)} records are damaged. Delete them and encode them again.")
+        raise JobFailedError(f"{len(found)} of {len(wanted)} records cannot be used; what to do stands beside each.")
     if not as_json:
         click.echo(f"{len(wanted)} records are whole.")
 
@@ -206,7 +210,7 @@ def _tiles_or_none(opened: FeatureStore, slide_id: str) -> int:
 def _list_failures(opened: FeatureStore, as_json: bool) -> None:
     failures = opened.failures()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(failure) for failure in failures], ensure_ascii=False))
+        click.echo(json.dumps([dataclasses.asdict(failure) for failure in failures]))
         return
     for failure in failures:
         click.echo(

@@ -12,6 +12,7 @@ from typing import Any
 from mmsurv.errors import StoreError
 from mmsurv.store import manifest as manifests
 from mmsurv.store.base import FeatureStore
+from mmsurv.store.manifest import Manifest
 
 
 def open_store(path: str | Path) -> FeatureStore:
@@ -44,17 +45,27 @@ def create_store(
     path = Path(path)
     wanted = manifests.new_manifest(backend=backend, recipe=recipe, dim=dim, dtype=dtype)
     kind = _backend(backend)
-    if not (path / manifests.FILE_NAME).exists():
+    manifest_file = path / manifests.FILE_NAME
+    if not manifest_file.exists():
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; a store is a folder.")
-        if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        occupied = path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir())
+        # Looked for again: another process may have made the store since. It writes the manifest before all else.
+        if occupied and not manifest_file.exists():
             raise StoreError(f"{path} is not empty and holds no {manifests.FILE_NAME}. Name a new folder.")
-        path.mkdir(parents=True, exist_ok=True)
-        manifests.write_manifest(path, wanted)
+        _make(path, wanted)
     found = manifests.read_manifest(path)
     manifests.require_same(found, wanted, path)
-    (path / "slides").mkdir(exist_ok=True)
     return kind(path, found)
+
+
+def _make(path: Path, manifest: Manifest) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        manifests.write_manifest(path, manifest)
+        (path / "slides").mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: a store cannot be made there ({error.strerror}). Name another place.") from error
 
 
 def _backend(name: str) -> type[FeatureStore]:

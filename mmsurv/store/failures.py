@@ -85,6 +85,6 @@ class FailureLog:
             return Failure(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             logger.warning("%s is not a failure record and is passed over (%s).", path, error)
             return None

@@ -1,7 +1,8 @@
 """The HDF5 backend: one file per slide, features contiguous and uncompressed.
 
 Owns the layout of one file. Contiguous features can be read at their offset as fast as a flat file, and mapped into
-memory. Metadata is written in the format of HDF5 1.10, which checksums it.
+memory. Metadata is written in the format of HDF5 1.10, which checksums it; strings are of fixed length, because those
+of variable length lie in a heap without a checksum, where one flipped bit can make the library loop for ever.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Hdf5Store(FeatureStore):
 
     def write_file(self, path: Path, record: SlideRecord) -> None:
         with Sink(path) as sink, h5py.File(sink, "w", libver=("v110", "v110")) as file:
-            file.attrs.update(record.attributes)
+            _write_attributes(file, record.attributes)
             _write_contiguous(file, "features", record.features)
             _write_contiguous(file, "coords", record.coords)
-            file["coords"].attrs.update(record.coords_attributes)
+            _write_attributes(file["coords"], record.coords_attributes)
             _write_contiguous(file, "tissue", record.tissue)
             if record.source_row is not None:
                 _write_contiguous(file, "source_row", record.source_row)
@@ -103,8 +104,8 @@ class _open:  # noqa: N801  (used as a function)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if self._file is not None:
             self._file.close()
-        # h5py reports broken metadata as OSError, RuntimeError, KeyError, ValueError or UnicodeDecodeError.
-        if isinstance(error, OSError | RuntimeError | KeyError | ValueError | TypeError):
+        # What h5py raises of broken metadata, or of a group where a dataset should be.
+        if isinstance(error, OSError | RuntimeError | KeyError | ValueError | TypeError | AttributeError):
             if isinstance(error, CorruptRecordError):
                 return
             raise self._damaged(error) from error
@@ -115,6 +116,23 @@ class _open:  # noqa: N801  (used as a function)
         )
 
 
+def _write_attributes(target: h5py.File | h5py.Dataset, attributes: Mapping[str, Scalar]) -> None:
+    for key, value in attributes.items():
+        if isinstance(value, str):
+            text = value.encode()
+            target.attrs.create(key, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+        else:
+            target.attrs[key] = value
+
+
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Scalar]:
-    """HDF5 attributes as plain Python scalars."""
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in attributes.items()}
+    """HDF5 attributes as plain Python scalars; ValueError for anything else."""
+    found: dict[str, Scalar] = {}
+    for key, value in attributes.items():
+        plain = value.item() if isinstance(value, np.generic) else value
+        if isinstance(plain, bytes):
+            plain = plain.decode("utf-8")
+        if not isinstance(plain, str | int | float | bool):
+            raise ValueError(f"attribute {key!r} is {type(plain).__name__}, expected a string or a number")
+        found[key] = plain
+    return found

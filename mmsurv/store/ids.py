@@ -27,6 +27,11 @@ def check_slide_id(slide_id: str) -> str:
     return slide_id
 
 
+def is_slide_id(name: str) -> bool:
+    """Whether :func:`check_slide_id` accepts ``name``."""
+    return _problem(name) is None
+
+
 def _problem(slide_id: str) -> str | None:
     if not slide_id:
         return "it is empty"

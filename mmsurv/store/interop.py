@@ -11,7 +11,8 @@ Layouts (one HDF5 file per slide):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from mmsurv.errors import ImportLayoutError, MmsurvError
+from mmsurv.errors import ImportLayoutError, MmsurvError, StoreError
+from mmsurv.provenance import difference_table
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.factory import create_store
 from mmsurv.store.ids import check_slide_id
@@ -32,6 +34,8 @@ COORDS_ATTRIBUTES = (
     "patch_size", "patch_size_level0", "level0_magnification", "target_magnification", "overlap", "name",
     "level0_width", "level0_height",
 )  # fmt: skip
+TILE = ("patch_size", "target_magnification", "overlap")
+"""What must be the same in all files of a store: features of tiles of another size are other features."""
 SAMPLE_SEED = 0
 
 
@@ -96,10 +100,10 @@ def read_foreign(path: Path, *, layout: Literal["clam", "trident"], patches: Pat
     """
     slide_id = check_slide_id(path.name.removesuffix(".h5"))
     with _reading(path) as file:
-        features = _dataset(file, "features", path)[()]
-        coords_dataset = _dataset(file, "coords", path)
-        coords = coords_dataset[()]
-        attributes = _scalars(coords_dataset.attrs)
+        for name in ("features", "coords"):
+            _require_numbers(_dataset(file, name, path), name, path)
+        features, coords = file["features"][()], file["coords"][()]
+        attributes = _scalars(file["coords"].attrs)
         encoder = _scalars(file["features"].attrs).get("encoder")
     if features.ndim == 3 and features.shape[0] == 1:
         features = features[0]
@@ -147,43 +151,69 @@ def import_features(
         "source": "import",
         "layout": kind,
         "encoder": {"name": named, "weights": "unknown"},
-        "tile": {key: first[1].coords_attributes[key] for key in ("patch_size", "target_magnification", "overlap")
-                 if key in first[1].coords_attributes},
+        "tile": _tile(first[1]),
         "sample": {"seed": SAMPLE_SEED},
     }  # fmt: skip
     store = create_store(store_path, recipe=recipe, dim=first[1].features.shape[1], dtype=dtype)
-    results = []
-    for result in _import_each(paths, store, kind, patches, expected_encoder=None if encoder else named):
+    results: list[Imported] = []
+    for path in paths:
+        result = _import_one(path, store, kind, patches, expected_encoder=None if encoder else named)
         results.append(result)
         if on_file:
             on_file(result)
     return store, results
 
 
-def _import_each(
-    paths: list[Path],
+def _import_one(
+    path: Path,
     store: FeatureStore,
     layout: Literal["clam", "trident"],
     patches: Path | None,
     expected_encoder: str | None,
-) -> Iterator[Imported]:
-    for path in paths:
-        slide_id = path.name.removesuffix(".h5")
-        try:
-            if slide_id in store:
-                yield Imported(path, slide_id, store.n_tiles(slide_id))
-                continue
-            foreign = read_foreign(path, layout=layout, patches=patches)
-            if expected_encoder and (foreign.encoder or "unknown") != expected_encoder:
-                raise ImportLayoutError(
-                    f"{path} was encoded by {foreign.encoder or 'unknown'}, the first file by {expected_encoder}. "
-                    "A store holds features of one encoder."
-                )
-            store.write(_as_record(foreign, path.name))
-            yield Imported(path, slide_id, len(foreign.features))
-        except MmsurvError as error:
-            store.write_failure(slide_id, error, source=str(path))
-            yield Imported(path, slide_id, 0, problem=f"{type(error).__name__}: {error}")
+) -> Imported:
+    slide_id = path.name.removesuffix(".h5")
+    try:
+        if slide_id in store:
+            return Imported(path, slide_id, store.n_tiles(slide_id))
+        foreign = read_foreign(path, layout=layout, patches=patches)
+        _require_same_kind(foreign, store, path, expected_encoder)
+        record = _as_record(foreign, path.name)
+    except (MmsurvError, OSError, ValueError, TypeError, MemoryError) as error:
+        return _not_imported(path, slide_id, store, error)
+    try:
+        store.write(record)
+    except OSError as error:
+        raise StoreError(
+            f"{store.path} cannot be written: {error.strerror or error}. What was imported is whole; make room, then "
+            "give the same command again: it goes on from here."
+        ) from error
+    except MmsurvError as error:
+        return _not_imported(path, slide_id, store, error)
+    return Imported(path, slide_id, len(foreign.features))
+
+
+def _not_imported(path: Path, slide_id: str, store: FeatureStore, error: Exception) -> Imported:
+    store.write_failure(slide_id, error, source=str(path))
+    return Imported(path, slide_id, 0, problem=f"{type(error).__name__}: {error}")
+
+
+def _require_same_kind(foreign: ForeignFeatures, store: FeatureStore, path: Path, encoder: str | None) -> None:
+    """A store holds features of one encoder and one kind of tile."""
+    if encoder and (foreign.encoder or "unknown") != encoder:
+        raise ImportLayoutError(
+            f"{path} was encoded by {foreign.encoder or 'unknown'}, the first file by {encoder}. "
+            "A store holds features of one encoder."
+        )
+    if _tile(foreign) != store.recipe["tile"]:
+        raise ImportLayoutError(
+            f"{path} has other tiles than the store (store → file):\n"
+            f"{difference_table(store.recipe['tile'], _tile(foreign))}\n"
+            "A store holds tiles of one size and resolution: import the others into a store of their own."
+        )
+
+
+def _tile(foreign: ForeignFeatures) -> dict[str, Scalar]:
+    return {key: foreign.coords_attributes[key] for key in TILE if key in foreign.coords_attributes}
 
 
 def _as_record(foreign: ForeignFeatures, source: str) -> SlideRecord:
@@ -229,6 +259,20 @@ def _require_shapes(features: np.ndarray, coords: np.ndarray, path: Path) -> Non
         )
     if coords.min() < 0 or coords.max() > limits.max:
         raise ImportLayoutError(f"{path}: coords from {coords.min()} to {coords.max()}, expected level-0 pixels.")
+    doubles = len(coords) - len(np.unique(coords, axis=0))
+    if doubles:
+        raise ImportLayoutError(f"{path}: {doubles} tiles have the coordinates of another tile, expected each once.")
+
+
+def _require_numbers(dataset: h5py.Dataset, name: str, path: Path) -> None:
+    """Before anything is read: the type, and that the file is as large as it says its numbers are."""
+    if dataset.dtype.kind not in "fiu":
+        raise ImportLayoutError(f"{path}: {name} are {dataset.dtype}, expected numbers.")
+    size = path.stat().st_size
+    if dataset.compression is None and dataset.nbytes > size:
+        raise ImportLayoutError(
+            f"{path}: {name} claim {dataset.nbytes} bytes, the file has {size}. It was cut or never filled."
+        )
 
 
 def _clam_tile_size(path: Path) -> dict[str, Scalar]:
@@ -239,8 +283,11 @@ def _clam_tile_size(path: Path) -> dict[str, Scalar]:
         attributes = file["coords"].attrs
         if "patch_size" not in attributes:
             return {}
-        size = int(attributes["patch_size"])
-        downsample = float(np.ravel(attributes.get("downsample", 1.0))[0])
+        try:
+            size = int(attributes["patch_size"])
+            downsample = float(np.ravel(attributes.get("downsample", 1.0))[0])
+        except (ValueError, TypeError) as error:
+            raise ImportLayoutError(f"{path}: patch_size and downsample must be numbers ({error}).") from error
     return {"patch_size": size, "patch_size_level0": round(size * downsample)}
 
 
@@ -255,6 +302,10 @@ def _scalars(attributes: h5py.AttributeManager) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     for key, value in attributes.items():
         plain = value.item() if isinstance(value, np.generic) else value
+        if isinstance(plain, bytes):
+            plain = plain.decode("utf-8", "replace")
+        if isinstance(plain, float) and not math.isfinite(plain):
+            continue
         if isinstance(plain, str | int | float | bool) and plain != "None":
             found[key] = plain
     return found

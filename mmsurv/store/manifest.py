@@ -30,6 +30,8 @@ class Manifest:
     backend: str
     recipe: Mapping[str, Any]
     recipe_sha256: str
+    manifest_sha256: str
+    """Fingerprint of format, backend, recipe, dim and dtype, so that an edit of any of them is noticed."""
     dim: int
     """Length of a feature vector."""
     dtype: str
@@ -59,6 +61,7 @@ def new_manifest(*, backend: str, recipe: Mapping[str, Any], dim: int, dtype: st
         backend=backend,
         recipe=plain,
         recipe_sha256=provenance.fingerprint(plain),
+        manifest_sha256=_digest(backend, plain, dim, dtype),
         dim=dim,
         dtype=dtype,
         created=provenance.now(),
@@ -76,10 +79,12 @@ def read_manifest(path: Path) -> Manifest:
     file = path / FILE_NAME
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        what = "does not exist" if not path.exists() else f"holds no {FILE_NAME}"
+    except OSError as error:
+        what = f"its {FILE_NAME} cannot be read ({error.strerror})"
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            what = f"it holds no {FILE_NAME}" if path.exists() else "it does not exist"
         raise StoreError(
-            f"{path} is no feature store: it {what}. Make one with `mmsurv extract` or `mmsurv store import`."
+            f"{path} is no feature store: {what}. Make one with `mmsurv extract` or `mmsurv store import`."
         ) from None
     except ValueError as error:
         raise CorruptRecordError(f"{file} is damaged: {error}. Restore it from a backup.") from error
@@ -88,14 +93,20 @@ def read_manifest(path: Path) -> Manifest:
         raise StoreError(f"{file}: format {found!r}; this version of mmsurv reads format {FORMAT}.")
     try:
         manifest = Manifest(**table)
-    except TypeError as error:
-        raise CorruptRecordError(f"{file} is damaged: {error}.") from error
-    if provenance.fingerprint(manifest.recipe) != manifest.recipe_sha256:
+        recipe_sha256 = provenance.fingerprint(manifest.recipe)
+        digest = _digest(manifest.backend, manifest.recipe, manifest.dim, manifest.dtype)
+    except (TypeError, ValueError) as error:
+        raise CorruptRecordError(f"{file} is damaged: {error}. Restore it from a backup.") from error
+    if (recipe_sha256, digest) != (manifest.recipe_sha256, manifest.manifest_sha256):
         raise CorruptRecordError(
-            f"{file}: the recipe does not have the fingerprint written beside it, so it was edited after the "
-            "store was made. Restore it: the features were made by the recipe that was there first."
+            f"{file} does not have the fingerprints written in it, so it was edited after the store was made. "
+            "Restore it: the records were made by what was there first, and are not touched by this."
         )
     return manifest
+
+
+def _digest(backend: str, recipe: Mapping[str, Any], dim: int, dtype: str) -> str:
+    return provenance.fingerprint([FORMAT, backend, recipe, dim, dtype])
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

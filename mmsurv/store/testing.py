@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,6 +49,19 @@ def make_record(slide_id: str = "slide-1", *, tiles: int = 60, dim: int = 8, see
         thumbnail=b"\xff\xd8 not really a JPEG \xff\xd9",
         mask=(rng.random((20, 30)) > 0.5).astype(np.uint8),
     )
+
+
+_FLIP_EVERY_BYTE = """
+import sys
+from mmsurv.store import open_store
+store = open_store(sys.argv[1])
+path = store.record_path("slide-1")
+whole, noticed = path.read_bytes(), 0
+for at in range(0, len(whole), 3):
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
+    noticed += bool(store.verify("slide-1"))
+print(noticed)
+"""
 
 
 class StoreContract:
@@ -147,6 +162,17 @@ class StoreContract:
         assert "not the bytes that were written" in store.verify("slide-1")[0]
         with pytest.raises(CorruptRecordError, match=r"slide-1.*not the bytes that were written"):
             open_store(store.path).features("slide-1", slice(0, 1))
+
+    def test_no_flipped_bit_hangs_or_crashes_a_reader(self, store: FeatureStore) -> None:
+        """Every byte that is not a feature, in another process, since damage can send a library into a loop."""
+        store.write(make_record(tiles=4))
+        probe = subprocess.run(
+            [sys.executable, "-c", _FLIP_EVERY_BYTE, str(store.path)],
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert probe.returncode == 0, probe.stderr[-2000:]
+        n_noticed = int(probe.stdout)
+        assert n_noticed > 500, "flips of what means something are noticed"
 
     def test_changed_coordinates_are_noticed(self, store: FeatureStore) -> None:
         record = make_record()

@@ -13,8 +13,9 @@ PACKAGES = {"mmsurv", "mmsurv_extract", "mmsurv_train"}
 
 def installed_files() -> list[Path]:
     # Not metadata.files("mmsurv"): building in the tree leaves an egg-info that would be found first.
-    installed = [found for found in metadata.distributions(name="mmsurv") if Path(str(found.locate_file(""))).resolve() != ROOT]
-    files = [Path(str(file)) for found in installed[:1] for file in found.files or []]
+    found = metadata.distributions(name="mmsurv")
+    installed = [one for one in found if Path(str(one.locate_file(""))).resolve() != ROOT]
+    files = [Path(str(file)) for one in installed[:1] for file in one.files or []]
     assert files, "mmsurv is not installed"
     if any("__editable__" in file.name for file in files):
         pytest.skip("an editable install has no files of its own")

@@ -58,7 +58,7 @@ def test_verify_names_every_damaged_record(store_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-cut])
     result = run("store", "verify", store_path)
     assert isinstance(result.exception, JobFailedError)
-    assert "2 of 3 records are damaged" in str(result.exception)
+    assert "2 of 3 records cannot be used" in str(result.exception)
     assert {line.partition(":")[0] for line in result.output.splitlines()} == {"a", "c"}
 
 
@@ -67,6 +67,13 @@ def test_verify_lists_what_a_killed_writer_left(store_path: Path) -> None:
     result = run("store", "verify", store_path)
     assert result.exit_code == 0
     assert "a writer's temporary file" in result.output
+
+
+def test_what_is_no_record_among_the_records_is_listed_and_hides_nothing(store_path: Path) -> None:
+    (store_path / "slides" / " x.h5").write_bytes(b"")
+    (store_path / "failures" / "q.json").mkdir()
+    assert "slides         3" in run("store", "info", store_path).output
+    assert "x.h5: not a record" in run("store", "verify", store_path).output
 
 
 def test_import_reads_what_stage_one_wrote_as_trident(store_path: Path, tmp_path: Path) -> None:

@@ -70,17 +70,26 @@ def test_errors_become_exit_codes_without_a_traceback(error, code: int, monkeypa
         raise error
 
     monkeypatch.setattr(cli.cli, "get_command", lambda ctx, name: failing)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match=f"^{code}$"):
         cli.main(["failing"])
-    assert stop.value.code == code
     assert capsys.readouterr().err == f"{type(error).__name__}: {error}\n"
+
+
+def test_a_disk_that_is_full_is_said_without_a_traceback(monkeypatch, capsys) -> None:
+    @click.command()
+    def failing() -> None:
+        raise OSError(28, "No space left on device", "/mnt/runs")
+
+    monkeypatch.setattr(cli.cli, "get_command", lambda ctx, name: failing)
+    with pytest.raises(SystemExit, match="^1$"):
+        cli.main(["failing"])
+    assert "No space left on device: '/mnt/runs'" in capsys.readouterr().err
 
 
 def test_an_unknown_command_or_option_is_a_usage_error(capsys) -> None:
     for arguments in (["no-such-command"], ["store", "--no-such-option"]):
-        with pytest.raises(SystemExit) as stop:
+        with pytest.raises(SystemExit, match="^2$"):
             cli.main(arguments)
-        assert stop.value.code == 2
 
 
 def test_python_dash_m_mmsurv_is_mmsurv() -> None:

@@ -1,5 +1,7 @@
 """Folders of CLAM and TRIDENT features become stores."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from mmsurv.errors import ImportLayoutError, RecipeMismatchError
+from mmsurv.errors import ImportLayoutError, RecipeMismatchError, StoreError
+from mmsurv.store.hdf5 import Hdf5Store
 from mmsurv.store.interop import import_features
 
 TRIDENT = {
@@ -30,7 +33,7 @@ def write_foreign(folder: Path, name: str, *, tiles: int = 20, dim: int = 6, tri
         file["features"] = features
         file["coords"] = coords
         if trident:
-            file["coords"].attrs.update(TRIDENT)
+            file["coords"].attrs.update(TRIDENT | change.get("attributes", {}))
             file["features"].attrs.update(encoder=change.get("encoder", "uni_v1"), savetodir="None")
     return folder / f"{name}.h5"
 
@@ -81,7 +84,12 @@ def test_a_batch_axis_of_one_is_dropped(tmp_path: Path) -> None:
         ({"features": np.zeros((0, 6), np.float32), "coords": np.zeros((0, 2))}, "no tiles"),
         ({"coords": np.full((20, 2), 0.25, np.float32)}, "STAMP keeps µm"),
         ({"coords": np.full((20, 2), -1)}, "expected level-0 pixels"),
+        ({"coords": np.zeros((20, 2), int)}, "19 tiles have the coordinates of another tile"),
+        ({"coords": np.full((20, 2), b"x")}, "coords are .*, expected numbers"),
+        ({"coords": np.full((20, 2), 1j)}, "coords are complex128, expected numbers"),
         ({"encoder": "resnet50"}, "encoded by resnet50, the first file by uni_v1"),
+        ({"attributes": {"patch_size": 512, "target_magnification": 5}}, r"patch_size +224 → 512"),
+        ({"attributes": {"patch_size": "None"}}, r"patch_size +224 → –"),
     ],
 )
 def test_a_bad_file_is_named_and_the_rest_imported(tmp_path: Path, change, message: str) -> None:
@@ -95,6 +103,41 @@ def test_a_bad_file_is_named_and_the_rest_imported(tmp_path: Path, change, messa
     assert re.search(message, str(problems["b"]))
     assert store.slide_ids() == ["a", "c"]
     assert [failure.slide_id for failure in store.failures()] == ["b"]
+
+
+def test_an_attribute_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a", trident=True, attributes={"level0_magnification": np.nan})
+    store, _ = import_features(tmp_path / "f", tmp_path / "store")
+    assert "level0_magnification" not in store.read("a").coords_attributes
+
+
+def test_a_file_that_claims_more_than_it_holds_is_not_read(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a")
+    with h5py.File(tmp_path / "f" / "b.h5", "w") as file:
+        file.create_dataset("features", (10**9, 1024), np.float32)
+        file["coords"] = np.zeros((5, 2), int)
+    _, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert "features claim 4096000000000 bytes" in str(results[1].problem)
+
+
+def test_a_patches_file_without_a_size_is_named(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a")
+    (tmp_path / "patches").mkdir()
+    with h5py.File(tmp_path / "patches" / "a.h5", "w") as file:
+        file["coords"] = np.zeros((1, 2))
+        file["coords"].attrs["patch_size"] = "abc"
+    with pytest.raises(ImportLayoutError, match="patch_size and downsample must be numbers"):
+        import_features(tmp_path / "f", tmp_path / "store", patches=tmp_path / "patches")
+
+
+def test_a_full_disk_stops_the_import_and_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_foreign(tmp_path / "f", "a", trident=True)
+    monkeypatch.setattr(Hdf5Store, "write_file", full)
+    with pytest.raises(StoreError, match="store cannot be written: No space left on device"):
+        import_features(tmp_path / "f", tmp_path / "store")
 
 
 def test_what_is_not_hdf5_is_named(tmp_path: Path) -> None:

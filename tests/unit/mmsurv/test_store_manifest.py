@@ -33,6 +33,27 @@ def test_an_edited_recipe_is_noticed(tmp_path: Path) -> None:
         open_store(tmp_path / "s")
 
 
+@pytest.mark.parametrize(("key", "value"), [("dim", 9), ("dtype", "float32")])
+def test_an_edited_shape_is_the_manifests_fault_not_the_records(tmp_path: Path, key: str, value: object) -> None:
+    create_store(tmp_path / "s", recipe=RECIPE, dim=8)
+    manifest = tmp_path / "s" / "store.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), key: value}))
+    with pytest.raises(CorruptRecordError, match="was edited after the store was made"):
+        open_store(tmp_path / "s")
+
+
+def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store.json").mkdir()
+    with pytest.raises(StoreError, match=r"its store\.json cannot be read \(Is a directory\)"):
+        open_store(tmp_path)
+
+
+def test_a_store_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="a store cannot be made there"):
+        create_store(tmp_path / "file" / "s", recipe=RECIPE, dim=8)
+
+
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     create_store(tmp_path / "s", recipe=RECIPE, dim=8)
     manifest = tmp_path / "s" / "store.json"
@@ -41,7 +62,9 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path / "s")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "colour": "red"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 1, "recipe": NaN}', '{"format": 1}', '{"format": 1, "colour": "red"}']
+)
 def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
     create_store(tmp_path / "s", recipe=RECIPE, dim=8)
     (tmp_path / "s" / "store.json").write_text(content)
