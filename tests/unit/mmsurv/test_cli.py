@@ -81,14 +81,14 @@ def test_a_disk_that_is_full_is_said_without_a_traceback(monkeypatch, capsys) ->
         raise OSError(28, "No space left on device", "/mnt/runs")
 
     monkeypatch.setattr(cli.cli, "get_command", lambda ctx, name: failing)
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         cli.main(["failing"])
     assert "No space left on device: '/mnt/runs'" in capsys.readouterr().err
 
 
 def test_an_unknown_command_or_option_is_a_usage_error(capsys) -> None:
     for arguments in (["no-such-command"], ["store", "--no-such-option"]):
-        with pytest.raises(SystemExit, match="^2$"):
+        with pytest.raises(SystemExit, match=r"^2$"):
             cli.main(arguments)
 
 
