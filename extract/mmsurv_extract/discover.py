@@ -5,6 +5,7 @@ Owns the mapping from paths to slide ids. Goes by names only; whether a file is 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsurv.errors import ConfigError
+
+logger = logging.getLogger("mmsurv")
 
 DICOM = ".dcm"
 EXTENSIONS = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".czi"})
@@ -41,10 +44,10 @@ def find_slides(arguments: Iterable[Path]) -> Discovery:
 
     A file is taken as a slide whatever its extension. A folder is searched recursively for the extensions OpenSlide
     reads; a folder that holds ``.dcm`` files is one slide, named after the folder. A slide's id is its file's name
-    without the last extension.
+    without the last extension. A folder further down that cannot be read is passed over with a warning.
 
     Raises:
-        ConfigError: an argument that does not exist, or a folder without slides.
+        ConfigError: an argument that does not exist, or a folder that cannot be read or has no slides.
     """
     paths_by_id: dict[str, dict[Path, Path]] = defaultdict(dict)
     for argument in arguments:
@@ -61,7 +64,7 @@ def find_slides(arguments: Iterable[Path]) -> Discovery:
 
 def _sources(argument: Path) -> Iterator[SlideSource]:
     if argument.is_dir():
-        for folder, _, names in os.walk(argument):
+        for folder, _, names in os.walk(argument, onerror=lambda error: _unreadable(error, argument)):
             yield from _in_folder(Path(folder), sorted(names))
     elif not argument.exists():
         raise ConfigError(f"{argument}: there is no such file or folder.")
@@ -69,6 +72,16 @@ def _sources(argument: Path) -> Iterator[SlideSource]:
         yield _series(argument.parent)
     else:
         yield SlideSource(argument.stem, argument)
+
+
+def _unreadable(error: OSError, argument: Path) -> None:
+    folder = Path(error.filename or argument)
+    if folder == argument:
+        raise ConfigError(f"{argument}: this folder cannot be read ({error.strerror}).") from error
+    # Not the end of the job: a disk's lost+found is such a folder, and holds no slides.
+    logger.warning(
+        "%s: this folder cannot be read (%s); slides in it, if any, are not encoded.", folder, error.strerror
+    )
 
 
 def _in_folder(folder: Path, names: list[str]) -> Iterator[SlideSource]:

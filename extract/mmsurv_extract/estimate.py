@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsurv.store import FeatureStore, create_store
+from mmsurv.store import FeatureStore, open_store
+from mmsurv.store.manifest import FILE_NAME, new_manifest, require_same
 from mmsurv_extract.discover import Discovery
 from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress
@@ -104,9 +105,12 @@ def existing_store(path: Path, recipe: Mapping[str, Any], *, dim: int, dtype: st
     Raises:
         RecipeMismatchError: it is of another recipe.
     """
-    if not (path / "store.json").is_file():
+    if not (path / FILE_NAME).is_file():
         return None
-    return create_store(path, recipe=recipe, dim=dim, dtype=dtype)
+    store = open_store(path)
+    wanted = new_manifest(backend=store.backend, recipe=recipe, dim=dim, dtype=dtype)
+    require_same(store.manifest, wanted, path)
+    return store
 
 
 def _record_bytes(prepared: PreparedSlide, feature_bytes: int) -> int:

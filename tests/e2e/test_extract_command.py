@@ -132,6 +132,24 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, comma
     assert 0.5 * size < estimate["bytes"] < 1.5 * size
 
 
+def test_a_dry_run_makes_nothing_in_a_store_that_is_there(tmp_path: Path, command: Command) -> None:
+    tissue_slide(tmp_path / "a.tiff")
+    command(tmp_path / "a.tiff", "-o", tmp_path / "store")
+    assert (
+        "0 slides to encode, 1 in the store already"
+        in command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--dry-run")[1]
+    )
+    shutil.rmtree(tmp_path / "store" / "slides")
+    before = sorted((tmp_path / "store").rglob("*"))
+    code, out, _ = command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--dry-run")
+    assert code == 0
+    assert "1 slides to encode, 0 in the store already" in out
+    code, _, err = command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--dry-run", "--seed", "1")
+    assert code == 1
+    assert "RecipeMismatchError" in err
+    assert sorted((tmp_path / "store").rglob("*")) == before
+
+
 def test_json_is_all_there_is_on_standard_output(tmp_path: Path, command: Command) -> None:
     tissue_slide(tmp_path / "a.tiff")
     code, out, _ = command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--json", "--tiles", "5")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,4 +62,34 @@ def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_slides_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no slides in this folder.*\.svs"):
+        find_slides([tmp_path])
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders put in here cannot be listed. Not by mode bits, which do not hold for root."""
+    folders: list[Path] = []
+    scandir = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if Path(path) in folders:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return folders
+
+
+def test_a_subfolder_that_cannot_be_read_is_named_and_the_others_are_searched(
+    tmp_path: Path, locked: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "open" / "a.svs")
+    locked.append(touch(tmp_path / "locked" / "b.svs").parent)
+    assert [source.slide_id for source in find_slides([tmp_path]).sources] == ["a"]
+    assert f"{locked[0]}: this folder cannot be read (Permission denied)" in caplog.text
+
+
+def test_a_named_folder_that_cannot_be_read_is_refused(tmp_path: Path, locked: list[Path]) -> None:
+    locked.append(tmp_path)
+    with pytest.raises(ConfigError, match=r"this folder cannot be read \(Permission denied\)"):
         find_slides([tmp_path])
