@@ -17,10 +17,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from machine import cpu_name
 from torch import nn
 
 from mmsurv_extract._torchvision import models, torchvision_version
@@ -50,15 +50,6 @@ def seconds(encode: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> fl
     start = time.perf_counter()
     encode(tiles)
     return time.perf_counter() - start
-
-
-def cpu_name() -> str:
-    """The processor's model, where the system says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def tissue_like(n: int) -> np.ndarray:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import cpu_name
 
 from mmsurv import provenance
 from mmsurv.demo.painter import Morphology, paint
@@ -90,15 +90,6 @@ def job_seconds(
     taken = time.perf_counter() - started
     assert summary.n_tiles == recipe.tiles.max_tiles, summary
     return taken
-
-
-def cpu_name() -> str:
-    """The processor's model, where the system says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def arguments() -> argparse.Namespace:

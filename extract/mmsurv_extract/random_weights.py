@@ -1,10 +1,9 @@
 """Random weights that give usable features.
 
 Left as they are initialised, batch normalisations do nothing in eval mode, and the signal of a deep network grows or
-fades by orders of magnitude: untrained ResNet-152 features reach 10⁸, those of MobileNetV2 10⁻¹⁰, and neither fits
-float16. Here each batch normalisation is set to the scale of what enters it for one seeded pattern. The scale is one
-power of two per layer, and the pattern is made of integers, so that float noise (threads, processors) cannot show in
-the weights' bytes.
+fades by orders of magnitude, beyond what float16 holds. Here each batch normalisation is set to the scale of what
+enters it for one seeded pattern. The scale is one power of two per layer, and the pattern is made of integers, so that
+float noise (threads, processors) cannot show in the weights' bytes.
 
 The gates of squeeze-and-excitation blocks are damped as well: as initialised they are all but open or shut, and
 dozens of them in a row (EfficientNet-B5) amplify float noise until it is all there is.
