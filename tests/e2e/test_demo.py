@@ -52,6 +52,18 @@ def test_every_command_is_printed_and_can_be_repeated_by_hand(finished: tuple[Pa
     assert (where / "again" / "predictions.csv").read_bytes() == first.read_bytes()
 
 
+def test_a_run_is_computed_again_to_the_last_bit_with_the_slides_deleted(finished: tuple[Path, str]) -> None:
+    where, _ = finished
+    slides = where / "mmsurv-demo" / "slides"
+    slides.rename(where / "gone")
+    try:
+        again = mmsurv(where, "evaluate", "mmsurv-demo/runs/cross-attention")
+    finally:
+        (where / "gone").rename(slides)
+    assert again.returncode == 0, again.stderr
+    assert "identical" in again.stdout
+
+
 def test_a_second_call_keeps_what_is_done(finished: tuple[Path, str]) -> None:
     where, _ = finished
     kept = {path: path.stat().st_mtime_ns for path in (where / "mmsurv-demo").rglob("*.[th][id5]*") if path.is_file()}
