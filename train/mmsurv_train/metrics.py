@@ -26,6 +26,10 @@ _BLOCK_ROWS = 512
 """Rows of the pair matrix held at once: 512 × 20,000 slides × 8 bytes is 80 MB."""
 
 
+_BLOCK_DRAWS = 1000
+"""Resamples held at once: 1000 × 20,000 slides × 8 bytes is 160 MB."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its interval, or the reason why there is none."""
@@ -146,11 +150,11 @@ def c_index_ipcw(risk_N: ArrayLike, time_N: ArrayLike, event_N: ArrayLike, refer
     return Estimate(float(value))
 
 
-def resample_patients(n_patients: int, *, n_resamples: int, seed: int) -> NDArray[np.float64]:
+def resample_patients(n_patients: int, *, n_resamples: int, seed: int | np.random.Generator) -> NDArray[np.float64]:
     """How often each patient was drawn, shape (R, P): draws with replacement, P at a time.
 
     The same seed and number of patients give the same draws, so two models on the same patients, in the same
-    order, are resampled alike.
+    order, are resampled alike. A generator in the place of the seed goes on where its last draws ended.
     """
     generator = np.random.default_rng(seed)
     share = np.full(n_patients, 1 / n_patients)
@@ -170,7 +174,7 @@ def bootstrap_c_index(
     """The C-index in each resample of patients; a patient drawn k times counts k times, with all their slides.
 
     With C the matrix of concordant pairs (ties ½), P of comparable pairs and w the multiplicities, a resample's
-    C-index is wᵀCw / wᵀPw: duplicates are weights and never collapse, and all resamples are one matrix product.
+    C-index is wᵀCw / wᵀPw: duplicates are weights and never collapse, and a block of resamples is one matrix product.
     The products are sums of counts, exact in float64, so the number of BLAS threads does not change a bit.
 
     Args:
@@ -184,9 +188,17 @@ def bootstrap_c_index(
     risk, time, event = _checked(risk_N, time_N, event_N)
     weight = np.ones(len(risk)) if weight_N is None else np.asarray(weight_N, float)
     _, patient = np.unique(np.asarray(patient_N, dtype=str), return_inverse=True)
-    times_drawn = resample_patients(int(patient.max(initial=-1)) + 1, n_resamples=n_resamples, seed=seed)
-    sample = times_drawn[:, patient]
-    concordant, comparable = np.zeros(n_resamples), np.zeros(n_resamples)
+    n_patients, generator, draws = int(patient.max(initial=-1)) + 1, np.random.default_rng(seed), np.zeros(n_resamples)
+    for start in range(0, n_resamples, _BLOCK_DRAWS):
+        block = draws[start : start + _BLOCK_DRAWS]
+        times_drawn = resample_patients(n_patients, n_resamples=len(block), seed=generator)
+        block[:] = _c_index_of(times_drawn[:, patient], risk, time, event, weight)
+    return draws
+
+
+def _c_index_of(sample: NDArray, risk: NDArray, time: NDArray, event: NDArray, weight: NDArray) -> NDArray:
+    """The C-index of each row of multiplicities, shape (R, N); NaN without a comparable pair."""
+    concordant, comparable = np.zeros(len(sample)), np.zeros(len(sample))
     for rows in _blocks(np.flatnonzero(event & (weight > 0))):
         pairs = _pairs(time, event, rows)
         difference = risk[rows, None] - risk[None, :]
@@ -195,7 +207,7 @@ def bootstrap_c_index(
         share = sample[:, rows]
         concordant += (share * (sample @ agree.T) * weight[rows]).sum(axis=1)
         comparable += (share * (sample @ pairs.T.astype(float)) * weight[rows]).sum(axis=1)
-    return np.divide(concordant, comparable, out=np.full(n_resamples, np.nan), where=comparable > 0)
+    return np.divide(concordant, comparable, out=np.full(len(sample), np.nan), where=comparable > 0)
 
 
 def with_interval(estimate: Estimate, draws_R: NDArray[np.float64], *, confidence: float = 0.95) -> Estimate:
