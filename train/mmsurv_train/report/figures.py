@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mmsurv",
     "font.family": "sans-serif",
     "font.size": 10.0,
+    "text.parse_math": False,  # labels are names of runs: a $ in one is a $
     "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
