@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -189,6 +190,11 @@ def test_a_model_that_needs_rna_without_rna_is_a_usage_error(mmsurv, study, tmp_
         (["--fold", 1], "--fold needs --folds or --folds-file"),
         (["--folds", 3, "--fold", 3], "fold 3 does not exist"),
         (["--learning-rate", -1], "fit.learning_rate must be above 0"),
+        (["--device", "mps"], "--device: fit.device must be auto, cpu, cuda or cuda:N, not 'mps'"),
+        (["--device", "meta"], "fit.device must be auto"),
+        (["--seed", 2**63], "--seed: fit.seed must be from 0 to"),
+        (["--split-seed", 2**64], "--split-seed: split.seed must be from 0 to"),
+        (["--bootstrap", 10**9], "evaluate.n_bootstrap must be from 0 to 100000"),
         (["--model", "transformer"], "'transformer' is not one of"),
         (["--recipe", "no-such"], "'no-such' is neither a file nor a shipped recipe"),
     ],
@@ -198,6 +204,29 @@ def test_options_that_cannot_be_are_usage_errors(mmsurv, data, study, tmp_path, 
     code, _, err = mmsurv("train", *data, *options, "-o", tmp_path / "run")
     assert code == 2
     assert message in err
+
+
+def test_a_place_that_cannot_be_is_refused_before_the_data_are_read(mmsurv, data, tmp_path, monkeypatch) -> None:
+    from mmsurv_train import inputs
+
+    monkeypatch.setattr(inputs, "load_inputs", lambda *_, **__: pytest.fail("the data were read"))
+    (tmp_path / "afile").write_text("")
+    code, _, err = mmsurv("train", *data, "-o", tmp_path / "afile" / "sub")
+    assert code == 1
+    assert err.startswith("RunError: ")
+    assert "name another place with -o" in err
+
+
+def test_a_disk_that_is_full_at_the_end_is_an_error_and_leaves_nothing(mmsurv, data, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = mmsurv("train", *data, "-o", tmp_path / "run")
+    assert code == 1
+    assert "RunError: " in err
+    assert "No space left on device" in err
+    assert not list(tmp_path.glob("*run*"))
 
 
 def test_folds_of_a_file_are_trained_and_pooled(mmsurv, data, study, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """The commands ``mmsurv train``, ``mmsurv evaluate`` and ``mmsurv report``.
 
-Owns options, what is printed, and exit codes. Imports click only; the stages are imported when a command runs.
+Owns options, what is printed, and exit codes. Imports click and the settings only; the stages are imported
+when a command runs.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import click
 
 from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
+from mmsurv_train.recipe import MODELS
 
 if TYPE_CHECKING:
     from mmsurv_train.inputs import Inputs
     from mmsurv_train.recipe import TrainRecipe
 
-MODELS = ("cross-attention", "joint", "wsi", "rna")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
@@ -54,7 +55,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--learning-rate", type=float),
         click.option("--seed", type=click.IntRange(0), help="Of initialisation, bags and dropout."),
         click.option("--split-seed", type=click.IntRange(0), help="Of the split or folds."),
-        click.option("--device", help="cpu, cuda or auto."),
+        click.option("--device", help="cpu, cuda, cuda:N or auto."),
         click.option("--folds", type=click.IntRange(2), metavar="N", help="Cross-validate over N folds."),
         click.option("--folds-file", type=click.Path(exists=True, dir_okay=False),
                      help="Cross-validate over the folds of a CSV file (case_id, fold)."),

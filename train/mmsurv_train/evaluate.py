@@ -127,7 +127,7 @@ def _threads(run: Run) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(int(run.provenance.get("threads", before)))
+    torch.set_num_threads(run.provenance["threads"])
     try:
         yield
     finally:
@@ -182,7 +182,11 @@ def _compare_bytes(run: Run, name: str, computed: bytes) -> list[str]:
 
 def _why(run: Run) -> list[str]:
     """What else differs between then and now, for differences that no one made by hand."""
-    then = {**run.provenance.get("versions", {}), **run.provenance.get("machine", {})}
-    now = {**provenance.versions(), **provenance.machine()}
+    from mmsurv_train.predict import device_text, find_device
+
+    then, now = ({**run.provenance["versions"], **run.provenance["machine"]},
+                 {**provenance.versions(), **provenance.machine()})  # fmt: skip
+    if "device" in run.provenance:
+        then["device"], now["device"] = run.provenance["device"], device_text(find_device(_recipe(run).fit.device))
     found = provenance.differences(then, now)
     return [f"since the run: {key} {before} → {after}" for key, before, after in found]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsurv_train.attention import CrossAttention
-from mmsurv_train.recipe import ModelSettings
+from mmsurv_train.recipe import ModelName, ModelSettings
 
 Bag = Sequence[Tensor] | None
 T = TypeVar("T")
@@ -142,7 +142,7 @@ class RnaOnly(SurvivalModel):
         return self.head(self.rna(_given(rna_BG, "RNA")))[:, 0]
 
 
-_MODELS: dict[str, Callable[..., SurvivalModel]] = {
+_MODELS: dict[ModelName, Callable[..., SurvivalModel]] = {
     "cross-attention": CrossAttentionFusion,
     "joint": JointFusion,
     "wsi": WsiOnly,

@@ -168,13 +168,14 @@ def read_sources(
                 raise RunError(f"{run} was made without --{name}.")
             found[name] = None
         else:
-            found[name] = option or _find(Path(recorded[name]), run / data["from_run"][name], name, run)
+            found[name] = option or _find(Path(recorded[name]), data["from_run"].get(name), name, run)
     table = {**config["cohort"], **{key: found[key] for key in ("clinical", "rna") if found[key] is not None}}
     cohort = from_table(CohortOptions, table, source=str(run / "config.toml"), where="cohort.")
     return Sources(cohort=cohort, store=found["store"], complete_cases=data["complete_cases"])
 
 
-def _find(absolute: Path, relative: Path, name: str, run: Path) -> str:
+def _find(absolute: Path, from_run: str | None, name: str, run: Path) -> str:
+    relative = absolute if from_run is None else run / from_run
     for path in (absolute, relative):
         if path.exists():
             return str(path)

@@ -124,10 +124,14 @@ def find_device(name: str) -> torch.device:
     """The device a recipe names; ``auto`` is CUDA where there is one. Raises ConfigError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"fit.device {name!r} is not a device: use cpu, cuda or auto.") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("fit.device is cuda, and this machine offers none. Use cpu or auto.")
+        raise ConfigError(f"fit.device is {name}, and this machine offers none. Use cpu or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"fit.device is {name}, and the last one here is cuda:{torch.cuda.device_count() - 1}.")
     return device
+
+
+def device_text(device: torch.device) -> str:
+    """The device for the record: "cpu", or such as "cuda (NVIDIA H100)"."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

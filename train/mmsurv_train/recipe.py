@@ -7,9 +7,10 @@ classes are the recipe ``default``; docs/recipes.md says where the values of the
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mmsurv.config import from_table, load_recipe
 from mmsurv.errors import ConfigError
@@ -17,6 +18,12 @@ from mmsurv.errors import ConfigError
 RECIPES = "mmsurv_train.recipes"
 
 ModelName = Literal["cross-attention", "joint", "wsi", "rna"]
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+MOST_SEED = 2**63 - 1
+"""torch takes no greater one."""
+MOST_DRAWS = 100_000
+"""Of the bootstrap: an interval does not change visibly beyond, and takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +134,7 @@ class FitSettings:
     seed: int = 0
     """Of initialisation, batches, bags and dropout."""
     device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one."""
+    """cpu, cuda, cuda:N (the N-th, counted from 0), or auto: cuda where there is one."""
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, f"fit.epochs must be at least 1, not {self.epochs}")
@@ -139,7 +146,11 @@ class FitSettings:
         _check(self.learning_rate > 0, f"fit.learning_rate must be above 0, not {self.learning_rate}")
         _check(self.weight_decay >= 0, f"fit.weight_decay must be 0 or more, not {self.weight_decay}")
         _check(self.patience >= 0, f"fit.patience must be 0 (never stop) or more, not {self.patience}")
-        _check(self.seed >= 0, f"fit.seed must be 0 or more, not {self.seed}")
+        _check_seed("fit.seed", self.seed)
+        _check(
+            re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device) is not None,
+            f"fit.device must be auto, cpu, cuda or cuda:N, not {self.device!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +168,7 @@ class SplitSettings:
     """Train only this fold of ``folds_file`` or ``n_folds``."""
 
     def __post_init__(self) -> None:
+        _check_seed("split.seed", self.seed)
         _check(
             len(self.fractions) == 3
             and all(share > 0 for share in self.fractions)
@@ -180,7 +192,11 @@ class EvaluateSettings:
     tau_quantile: float = 0.9
 
     def __post_init__(self) -> None:
-        _check(self.n_bootstrap >= 0, f"evaluate.n_bootstrap must be 0 or more, not {self.n_bootstrap}")
+        _check_seed("evaluate.seed", self.seed)
+        _check(
+            0 <= self.n_bootstrap <= MOST_DRAWS,
+            f"evaluate.n_bootstrap must be from 0 to {MOST_DRAWS}, not {self.n_bootstrap}",
+        )
         _check(0 < self.confidence < 1, f"evaluate.confidence must be between 0 and 1, not {self.confidence}")
         _check(
             self.tau_months is None or self.tau_months > 0,
@@ -240,6 +256,10 @@ def _rows_hint(row: str, rows: list[str]) -> str:
         return "It has no rows at all: leave --row out."
     close = difflib.get_close_matches(row, rows, n=1)
     return (f"Did you mean {close[0]!r}? " if close else "") + f"Rows: {', '.join(rows)}."
+
+
+def _check_seed(name: str, seed: int) -> None:
+    _check(0 <= seed <= MOST_SEED, f"{name} must be from 0 to {MOST_SEED} (2⁶³ − 1), not {seed}")
 
 
 def _check(holds: bool, message: str) -> None:

@@ -22,6 +22,8 @@ import pandas as pd
 
 from mmsurv.config import dump_toml, load_toml
 from mmsurv.errors import ConfigError, RunError
+from mmsurv.store.commit import flush_to_disk
+from mmsurv_train import required
 from mmsurv_train.scores import Predictions
 
 if TYPE_CHECKING:
@@ -48,9 +50,6 @@ FILES = {
     CROSS_VALIDATION: (CONFIG, PREDICTIONS, CASE_PREDICTIONS, METRICS, PROVENANCE),
 }
 
-TABLES = ("recipe", "cohort", "data")
-"""Tables of config.toml."""
-
 _IDS = {"slide_id": str, "case_id": str, "part": str}
 
 
@@ -71,19 +70,32 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        return read_json(self.path / METRICS)
+        metrics = read_json(self.path / METRICS)
+        part = "out-of-fold" if self.kind == CROSS_VALIDATION else "test"
+        required.check_keys(metrics, required.metrics_keys(part), source=self.path / METRICS)
+        if self.kind == RUN:
+            required.check_keys(metrics, required.RUN_METRICS, source=self.path / METRICS)
+        return metrics
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        return read_json(self.path / PROVENANCE)
+        record, source = read_json(self.path / PROVENANCE), self.path / PROVENANCE
+        required.check_keys(record, required.PROVENANCE, source=source)
+        required.check_keys(record, required.OPTIONAL_PROVENANCE, source=source, optional=True)
+        return record
 
     @cached_property
     def predictions(self) -> Predictions:
-        return Predictions(slides=read_csv(self.path / PREDICTIONS), cases=read_csv(self.path / CASE_PREDICTIONS))
+        return Predictions(slides=self._table(PREDICTIONS), cases=self._table(CASE_PREDICTIONS))
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        return read_csv(self.path / HISTORY)
+        return self._table(HISTORY)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        table = read_csv(self.path / name)
+        required.check_columns(table.columns, source=self.path / name)
+        return table
 
     def folds(self) -> list[Run]:
         """The runs of the folds, in order; empty for a run of one split."""
@@ -115,8 +127,18 @@ def check_free(path: Path) -> None:
     """Refuse a place where a run cannot be written, before any work is done.
 
     Raises:
-        RunError: ``path`` is a file, or a folder with something in it.
+        RunError: ``path`` is a file, or a folder with something in it, or its folder cannot be made or written in.
     """
+    try:
+        _refuse_taken(path)
+        _probe(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _refuse_taken(path: Path) -> None:
+    if path.name in ("", ".."):
+        raise RunError(f"{path} names no folder of its own; a run is a new folder. Name another place with -o.")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a run is a folder. Name another place with -o.")
     if path.is_dir() and any(path.iterdir()):
@@ -131,11 +153,14 @@ def new_run(path: Path) -> Iterator[Path]:
     An interrupted run leaves nothing at ``path``; a killed one leaves a hidden ``.NAME.partial-*`` beside it.
 
     Raises:
-        RunError: something is at ``path``, before or after the work.
+        RunError: something is at ``path``, before or after the work, or it cannot be written (a full disk).
     """
     check_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path, error) from error
     try:
         yield folder
         folder.chmod(0o777 & ~_umask())
@@ -144,6 +169,10 @@ def new_run(path: Path) -> Iterator[Path]:
             folder.rename(path)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror}); was it made meanwhile?") from error
+        flush_to_disk(path.parent)  # the name itself is an entry of the parent
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _unwritable(path, error) from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -153,7 +182,8 @@ def read_run(path: Path) -> Run:
     """Open a run folder.
 
     Raises:
-        RunError: it is not one, is incomplete, or was written by a newer version.
+        RunError: it is not one, is incomplete, or was written by a newer version. Its other files are checked when
+            they are asked for, with the same error.
     """
     if not path.is_dir():
         raise RunError(f"{path} is not a folder; a run is the folder that `mmsurv train -o` wrote.")
@@ -162,15 +192,18 @@ def read_run(path: Path) -> Run:
     except ConfigError as error:
         raise RunError(f"{path} is not a run: {error}") from error
     kind, found = config.get("kind"), config.get("format")
-    if found != FORMAT or kind not in FILES:
+    if found != FORMAT or not isinstance(kind, str) or kind not in FILES:
         raise RunError(
             f"{path / CONFIG} says format {found!r}, kind {kind!r}; this version reads format {FORMAT}, "
             f"kinds {', '.join(FILES)}."
         )
     missing = [name for name in FILES[kind] if not (path / name).is_file()]
-    missing += [f"[{table}] of {CONFIG}" for table in TABLES if not isinstance(config.get(table), dict)]
     if missing:
         raise RunError(f"{path} is not a complete run: {', '.join(missing)} missing. Train it again.")
+    required.check_keys(config, required.CONFIG, source=path / CONFIG)
+    required.check_keys(config, required.OPTIONAL_CONFIG, source=path / CONFIG, optional=True)
+    if kind == CROSS_VALIDATION:
+        required.check_keys(config, required.FOLDS, source=path / CONFIG)
     return Run(path, config)
 
 
@@ -187,10 +220,10 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
 
 
 def write_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """model.safetensors, on the CPU."""
-    from safetensors.torch import save_file
+    """model.safetensors, on the CPU. Raises OSError if it cannot be written."""
+    from safetensors.torch import save
 
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / MODEL)
+    (folder / MODEL).write_bytes(save({name: value.detach().cpu().contiguous() for name, value in state.items()}))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -242,11 +275,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _flush(folder: Path) -> None:
-    """Bring every file to disk before the rename makes them a run."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    """Bring every file and every folder's entries to disk before the rename makes them a run."""
+    for path in (*sorted(folder.rglob("*")), folder):
+        flush_to_disk(path)
+
+
+def _probe(path: Path) -> None:
+    """Make the run's folder, and those above it that are missing, in a folder that is deleted again."""
+    above = path.absolute().parent
+    missing = [path.name]
+    while not above.exists():
+        missing.append(above.name)
+        above = above.parent
+    probe = Path(tempfile.mkdtemp(prefix=".mmsurv-probe-", dir=above))
+    try:
+        probe.joinpath(*reversed(missing)).mkdir(parents=True)
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path}: cannot be written ({error.strerror or error}). Free space or change the folder's rights, "
+        "or name another place with -o."
+    )
 
 
 def _umask() -> int:

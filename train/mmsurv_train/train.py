@@ -63,14 +63,17 @@ def train(
         on_epoch: told of every epoch.
 
     Raises:
-        RunError: ``out`` is taken.
+        RunError: ``out`` is taken or cannot be written.
         ConfigError, CohortError, SplitError, StoreError: the request or the data cannot be right.
     """
+    from mmsurv_train.predict import device_text, find_device
+
     runs.check_free(out)
+    device = find_device(recipe.fit.device)
     data = inputs.load_inputs(recipe.model, sources, on_slide=on_slide)
     splits = make_splits(recipe.split, data.cohort.cases)
     on_start(data, len(splits))
-    job = _Job(recipe=recipe, sources=sources, data=data, record=_record(data, command))
+    job = _Job(recipe=recipe, sources=sources, data=data, record=_record(data, command, device_text(device)))
     with runs.new_run(out) as folder:
         if len(splits) == 1:
             (k, split), *_ = splits.items()
@@ -165,7 +168,7 @@ def _cross_validate(job: _Job, splits: Mapping[int, Split], *, folder: Path, out
     runs.write_json(folder / runs.PROVENANCE, job.record)
 
 
-def _record(data: Inputs, command: str) -> dict[str, Any]:
+def _record(data: Inputs, command: str, device: str) -> dict[str, Any]:
     """provenance.json: what the run was made from, with what, where and when."""
     import torch
 
@@ -175,6 +178,7 @@ def _record(data: Inputs, command: str) -> dict[str, Any]:
         "command": command,
         "versions": provenance.versions(),
         "machine": provenance.machine(),
+        "device": device,
         "threads": torch.get_num_threads(),
         "digests": data.digests,
         "slides": cohort.slides["slide_id"].tolist(),

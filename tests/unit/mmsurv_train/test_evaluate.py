@@ -189,6 +189,36 @@ def test_a_preprocess_without_its_keys_is_refused(changed: Path) -> None:
         evaluate(changed / "runs" / "joint")
 
 
+@pytest.mark.parametrize("name", ["joint", "cv"])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("slides", None, "the key slides is missing"),
+        ("cases", [1], "cases must be a list of texts"),
+        ("threads", 0, "threads must be a positive whole number, not 0"),
+        ("digests", None, "the key digests is missing"),
+        ("digests", {"records": []}, r"digests\.records must be a table"),
+        ("device", 7, "device must be text"),
+    ],
+)
+def test_a_damaged_provenance_is_named_with_its_key(changed: Path, name: str, key: str, value, message: str) -> None:
+    path = changed / "runs" / name / runs.PROVENANCE
+    record = json.loads(path.read_text())
+    record.pop(key) if value is None else record.update({key: value})
+    runs.write_json(path, record)
+    with pytest.raises(RunError, match=rf"provenance\.json: {message}"):
+        evaluate(changed / "runs" / name)
+
+
+def test_a_run_says_its_device_and_a_difference_names_it(changed: Path) -> None:
+    place = changed / "runs" / "joint"
+    record = json.loads((place / runs.PROVENANCE).read_text())
+    assert record["device"] == "cpu"
+    runs.write_json(place / runs.PROVENANCE, {**record, "device": "cuda (NVIDIA H100)"})
+    (place / runs.BASELINE).write_text("changed\n")
+    assert "since the run: device cuda (NVIDIA H100) → cpu" in evaluate(place).differences
+
+
 def test_a_run_is_computed_again_with_its_own_number_of_threads(changed: Path, monkeypatch) -> None:
     """Another number may sum in another order, and so change the last bit of a larger model."""
     before, seen, score = torch.get_num_threads(), [], evaluation.train.score

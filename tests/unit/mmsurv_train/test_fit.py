@@ -18,10 +18,10 @@ from mmsurv_train.bags import Bags, Draw
 from mmsurv_train.fit import fit, patient_batches, predict
 from mmsurv_train.metrics import c_index
 from mmsurv_train.patients import Patients, training_bags
+from mmsurv_train.predict import find_device
 from mmsurv_train.preprocess import Preprocess
-from mmsurv_train.recipe import BagSettings, FitSettings, ModelSettings, TrainRecipe
+from mmsurv_train.recipe import MODELS, BagSettings, FitSettings, ModelSettings, TrainRecipe
 
-MODELS = ("cross-attention", "joint", "wsi", "rna")
 N, DIM, GENES = 120, 6, 8
 
 
@@ -304,12 +304,20 @@ def test_risks_that_run_away_are_an_error_not_nan(data):
         fit(recipe(learning_rate=1e30), cohort, bags, split)
 
 
-@pytest.mark.parametrize("device", ["cuda", "abacus"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_device_that_is_not_there_is_refused(data, device, monkeypatch):
     cohort, bags, split = data
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"Use cpu or auto|use cpu, cuda or auto"):
+    with pytest.raises(ConfigError, match=rf"fit.device is {device}, and this machine offers none"):
         fit(recipe(device=device), cohort, bags, split)
+
+
+def test_a_device_beyond_the_last_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"fit.device is cuda:2, and the last one here is cuda:1"):
+        find_device("cuda:2")
+    assert find_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_a_batch_the_likelihood_refuses_is_not_hidden(data, monkeypatch):

@@ -175,6 +175,40 @@ def test_two_runs_of_one_model_are_told_apart(trained: Path) -> None:
     assert "rna (rna)" not in html
 
 
+def test_a_dollar_in_the_name_of_a_run_is_no_formula(trained: Path, tmp_path: Path) -> None:
+    for name in (r"a$\frac$", "b$x^2$"):
+        shutil.copytree(trained / "joint", tmp_path / name)
+    html = page(tmp_path, r"a$\frac$", "b$x^2$")
+    assert html.count(r"joint (a$\frac$)</text>") == 1
+    assert html.count("joint (b$x^2$)</text>") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (runs.METRICS, lambda _: {}, r"metrics\.json: the key model is missing"),
+        (runs.METRICS, lambda found: {**found, "parts": {}}, r"the key parts\.test\.wsi\.n is missing"),
+        (runs.METRICS, lambda found: {**found, "risk_cut": None}, "risk_cut must be a number, not None"),
+        (runs.PROVENANCE, lambda _: {}, r"provenance\.json: the key made is missing"),
+        (runs.PROVENANCE, lambda found: {**found, "store_recipe": [1]}, "store_recipe must be a table"),
+    ],
+)
+def test_a_damaged_run_is_named_with_file_and_key(trained: Path, tmp_path: Path, file, change, message) -> None:
+    shutil.copytree(trained / "joint", tmp_path / "run")
+    path = tmp_path / "run" / file
+    runs.write_json(path, change(json.loads(path.read_text())))
+    with pytest.raises(RunError, match=message):
+        page(tmp_path, "run")
+
+
+@pytest.mark.parametrize("file", [runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.HISTORY])
+def test_a_table_without_its_columns_is_named(trained: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(trained / "joint", tmp_path / "run")
+    (tmp_path / "run" / file).write_text("nonsense\n1\n")
+    with pytest.raises(RunError, match=rf"{file}: the column .* is missing"):
+        page(tmp_path, "run")
+
+
 def test_the_page_says_how_to_do_it_again(trained: Path) -> None:
     html = page(trained, "joint")
     assert "mmsurv train --model joint" in html

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,7 +39,8 @@ def complete(folder) -> None:
     """Every file of a run of one split, as small as can be."""
     for name in runs.FILES[runs.RUN]:
         (folder / name).write_text("{}\n")
-    runs.write_config(folder, {"note": "small", **{name: {} for name in runs.TABLES}}, kind=runs.RUN)
+    tables = {"cohort": {"clinical": "c.csv"}, "data": {"complete_cases": False, "from_run": {"clinical": "c.csv"}}}
+    runs.write_config(folder, {"note": "small", "recipe": {}, **tables}, kind=runs.RUN)
     runs.write_predictions(folder, predictions())
     runs.write_weights(folder, {"w": torch.ones(2)})
 
@@ -85,6 +89,52 @@ def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_is_used(tmp_p
     assert runs.read_run(tmp_path / "empty").kind == "run"
 
 
+def test_a_place_that_cannot_be_made_is_refused_and_nothing_is_left(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "sub", tmp_path / "file" / "sub" / "run", tmp_path / "new" / ("x" * 300) / "run"):
+        with pytest.raises(RunError, match=r"cannot be written .*name another place with -o"):
+            runs.check_free(place)
+    with pytest.raises(RunError, match="names no folder of its own"):
+        runs.check_free(tmp_path / "..")
+    runs.check_free(tmp_path / "several" / "new" / "folders")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_that_cannot_be_written_in_is_refused_before_the_work(tmp_path, monkeypatch) -> None:
+    def refused(**_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    with pytest.raises(RunError, match=r"run: cannot be written \(Permission denied\)"):
+        runs.check_free(tmp_path / "run")
+
+
+def test_a_full_disk_is_an_error_of_the_run_and_leaves_nothing(tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for write in (
+        lambda folder: runs.write_predictions(folder, predictions()),
+        lambda folder: runs.write_weights(folder, {"w": torch.ones(2)}),
+    ):
+        with pytest.raises(RunError, match="No space left on device"), runs.new_run(tmp_path / "run") as folder:
+            write(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_and_folder_is_flushed_and_the_parent_after_the_rename(tmp_path, monkeypatch) -> None:
+    flushed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(runs, "flush_to_disk", lambda path: flushed.append((path.name, (tmp_path / "run").exists())))
+    with runs.new_run(tmp_path / "run") as folder:
+        (folder / "fold-0").mkdir()
+        (folder / "fold-0" / "x.csv").write_text("1\n")
+    assert [name for name, _ in flushed[:2]] == ["fold-0", "x.csv"]
+    assert flushed[2][0].startswith(".run.partial-")
+    assert flushed[3:] == [(tmp_path.name, True)]
+    assert not any(renamed for _, renamed in flushed[:3])
+
+
 def test_a_place_taken_while_the_run_was_made_is_not_replaced(tmp_path) -> None:
     def overtaken() -> None:
         with runs.new_run(tmp_path / "run") as folder:
@@ -113,6 +163,27 @@ def test_what_is_not_a_run_is_refused(tmp_path) -> None:
         runs.read_run(tmp_path)
     (tmp_path / runs.CONFIG).write_text("= nonsense")
     with pytest.raises(RunError, match="not a TOML file"):
+        runs.read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('kind = "run"', 'kind = ["run"]', r"kind \['run'\]"),
+        ("[data.from_run]", "[data.elsewhere]", r"config\.toml: the key data\.from_run is missing"),
+        ("complete_cases = false", "complete_cases = 0", r"data\.complete_cases must be true or false, not 0"),
+        ("[recipe]", "[other]", r"config\.toml: the key recipe is missing"),
+        ('[cohort]\nclinical = "c.csv"', "[cohort]\nclinical = 5", r"cohort\.clinical must be text, not 5"),
+        ("[data]", "[data]\nstore = 3", r"data\.store must be text, not 3"),
+        ('kind = "run"', 'kind = "cross-validation"', r"config\.toml: the key folds is missing"),
+    ],
+)
+def test_a_damaged_config_is_named_with_its_key(tmp_path, before, after, message) -> None:
+    complete(tmp_path)
+    config = tmp_path / runs.CONFIG
+    assert before in config.read_text()
+    config.write_text(config.read_text().replace(before, after))
+    with pytest.raises(RunError, match=message):
         runs.read_run(tmp_path)
 
 
