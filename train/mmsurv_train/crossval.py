@@ -5,6 +5,10 @@ test risks are standardised by the mean and standard deviation of the case-level
 part** (both levels alike, so that a case's risk stays the mean of its slides'). Nothing of the test patients goes
 into the scale. The risk groups are cut in each fold at its training median, and then pooled. The pooled C-index
 still compares patients across models; the mean of the folds' own C-indices, which does not, is given beside it.
+
+The pooled Uno's C-index needs one censoring reference and one τ. Both are taken from all patients, so, unlike in one
+split, the outcomes (never the risks) of those tested have a part in them. All but the tested k-th of these patients
+are what a fold learns from and validates on; the Uno's C-indices in the folds' own runs use their training part alone.
 """
 
 from __future__ import annotations

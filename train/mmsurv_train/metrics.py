@@ -55,7 +55,7 @@ class LogRank:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Where Uno's C-index takes its censoring distribution from: outcomes that had no part in the test."""
+    """Where Uno's C-index takes its censoring distribution from: the training part, or all patients of pooled folds."""
 
     name: str
     """Which part it is, for the record."""

@@ -1,8 +1,9 @@
 """What is measured on which patients: from risks to the predictions tables and metrics.json.
 
 Owns the choice of rows, references and cuts, and the layout of metrics.json; the statistics are in ``metrics``.
-Everything that a number depends on besides the risks (censoring reference, τ, cut of the risk groups) comes from the
-training part.
+Everything that a number of one split depends on besides the risks (censoring reference, τ, cut of the risk groups)
+comes from the training part. The pooled numbers of a cross-validation have no one training part: ``crossval`` says
+what they take instead.
 """
 
 from __future__ import annotations
