@@ -5,7 +5,7 @@ names what was expected, what was found and what to do next. The command line pr
 traceback and leaves with ``exit_code``: 1 when the work failed, 2 when the request itself was wrong.
 
     MmsurvError                        exit 1
-    ├── ConfigError (ValueError)       exit 2   a recipe or option that cannot be right
+    ├── ConfigError (ValueError)       exit 2   a recipe, option or name that cannot be right
     ├── CohortError (ValueError)                a clinical or RNA table that cannot be believed
     ├── SplitError (ValueError)                 a split that leaks or cannot be made
     ├── StoreError
@@ -19,7 +19,7 @@ traceback and leaves with ``exit_code``: 1 when the work failed, 2 when the requ
     │   ├── UnreadableSlideError (OSError)      opens, then cannot be read
     │   ├── MppError (ValueError)               no resolution, or an absurd one
     │   └── NoTissueError (ValueError)
-    ├── EncoderError (ValueError)               unknown encoder
+    ├── EncoderError (ValueError)               a device or precision the machine lacks, tiles or features that cannot be
     │   └── WeightsError                        weights that do not fit, or are not weights
     ├── NoEventsError (ValueError)              a partial likelihood without a death
     ├── RunError (ValueError)                   a run folder that is not one, or was changed
