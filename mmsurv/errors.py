@@ -19,7 +19,7 @@ traceback and leaves with ``exit_code``: 1 when the work failed, 2 when the requ
     │   ├── UnreadableSlideError (OSError)      opens, then cannot be read
     │   ├── MppError (ValueError)               no resolution, or an absurd one
     │   └── NoTissueError (ValueError)
-    ├── EncoderError (ValueError)               a device or precision the machine lacks, tiles or features that cannot be
+    ├── EncoderError (ValueError)               a device the machine lacks, tiles or features that cannot be
     │   └── WeightsError                        weights that do not fit, or are not weights
     ├── NoEventsError (ValueError)              a partial likelihood without a death
     ├── RunError (ValueError)                   a run folder that is not one, or was changed
