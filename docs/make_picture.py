@@ -24,25 +24,17 @@ from PIL import Image
 
 from mmsurv.store import FeatureStore, SlideRecord, open_store
 from mmsurv_train import metrics
+from mmsurv_train.report import figures
 from mmsurv_train.run import read_run
 
-LOW, HIGH, INK, FAINT = "#1f6f8b", "#b4431c", "#1f2933", "#9aa5b1"
+LOW, HIGH, INK, FAINT = figures.LOW, figures.HIGH, figures.INK, figures.FAINT
 N_SHOWN = 12
 COLOURS = 160
-STYLE = {
-    "font.family": "sans-serif",
+STYLE = figures.STYLE | {
     "font.size": 9.0,
-    "text.color": INK,
     "axes.titlesize": 10.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
 }
 
 

@@ -6,6 +6,7 @@ Owns what every backend shares: ids, the atomic commit, what "done" means, check
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from abc import ABC, abstractmethod
@@ -320,4 +321,4 @@ class FeatureStore(ABC):
             "features_sha256": records.features_digest(record.features),
         }
         attributes["record_sha256"] = records.record_digest(record, attributes)
-        return records.with_attributes(record, attributes)
+        return dataclasses.replace(record, attributes=attributes)

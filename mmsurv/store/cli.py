@@ -54,7 +54,7 @@ def info(path: Path, as_json: bool) -> None:
 @click.option("--failures", "show_failures", is_flag=True, help="List the slides that failed instead.")
 @AS_JSON
 def list_(path: Path, show_failures: bool, as_json: bool) -> None:
-    """The slides of STORE, one a line: tiles, resolution, reader."""
+    """The slides of STORE, one a line: tissue tiles, unreadable tiles, resolution, source."""
     from mmsurv.store import open_store
 
     opened = open_store(path)

@@ -7,14 +7,15 @@ of variable length lie in a heap without a checksum, where one flipped bit can m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mmsurv.errors import CorruptRecordError
+from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store.base import Extent, FeatureStore
 from mmsurv.store.record import Scalar, SlideRecord
 from mmsurv.store.sink import Sink
@@ -41,7 +42,7 @@ class Hdf5Store(FeatureStore):
                 file.create_dataset("thumbnail", data=np.frombuffer(record.thumbnail, np.uint8))
 
     def read_file(self, path: Path) -> SlideRecord:
-        with _open(path) as file:
+        with _record(path) as file:
             attributes = _plain(file.attrs)
             return SlideRecord(
                 slide_id=str(attributes.get("slide_id")),
@@ -56,11 +57,11 @@ class Hdf5Store(FeatureStore):
             )
 
     def read_attributes(self, path: Path) -> dict[str, Scalar]:
-        with _open(path) as file:
+        with _record(path) as file:
             return _plain(file.attrs)
 
     def read_extent(self, path: Path) -> Extent | None:
-        with _open(path) as file:
+        with _record(path) as file:
             dataset = file["features"]
             offset = dataset.id.get_offset()
             if offset is None or dataset.chunks is not None:
@@ -68,11 +69,11 @@ class Hdf5Store(FeatureStore):
             return Extent(path, int(offset), dataset.shape, dataset.dtype)
 
     def read_shape(self, path: Path) -> tuple[int, int]:
-        with _open(path) as file:
+        with _record(path) as file:
             return file["features"].shape
 
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
-        with _open(path) as file:
+        with _record(path) as file:
             return file["features"][rows]
 
 
@@ -84,36 +85,29 @@ def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> None:
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
 
 
-class _open:  # noqa: N801  (used as a function)
-    """Open a record for reading; whatever HDF5 says of a damaged file becomes a CorruptRecordError.
+@contextmanager
+def reading(path: Path, damaged: Callable[[str], StoreError]) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; whatever HDF5 says of it becomes the error that ``damaged`` makes of a reason.
 
     Without file locks: records never change once published, and locks fail on some network file systems.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: h5py.File | None = None
-
-    def __enter__(self) -> h5py.File:
-        try:
-            self._file = h5py.File(self._path, "r", locking=False)
-        except OSError as error:
-            raise self._damaged(error) from error
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if self._file is not None:
-            self._file.close()
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         # What h5py raises of broken metadata, or of a group where a dataset should be.
-        if isinstance(error, OSError | RuntimeError | KeyError | ValueError | TypeError | AttributeError):
-            if isinstance(error, CorruptRecordError):
-                return
-            raise self._damaged(error) from error
+        raise damaged(str(error)) from error
 
-    def _damaged(self, error: BaseException) -> CorruptRecordError:
+
+def _record(path: Path) -> AbstractContextManager[h5py.File]:
+    def damaged(reason: str) -> StoreError:
         return CorruptRecordError(
-            f"{self._path} is not a readable record: {error}. Delete it and encode or import the slide again."
+            f"{path} is not a readable record: {reason}. Delete it and encode or import the slide again."
         )
+
+    return reading(path, damaged)
 
 
 def _write_attributes(target: h5py.File | h5py.Dataset, attributes: Mapping[str, Scalar]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from mmsurv.errors import ImportLayoutError, MmsurvError, StoreError
 from mmsurv.provenance import difference_table
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.factory import create_store
+from mmsurv.store.hdf5 import reading
 from mmsurv.store.ids import check_slide_id
 from mmsurv.store.rank import rank_order
 from mmsurv.store.record import Scalar, SlideRecord
@@ -83,7 +85,7 @@ def feature_files(folder: Path) -> list[Path]:
 
 def detect_layout(path: Path) -> Literal["clam", "trident"]:
     """TRIDENT's files say on ``coords`` how large a tile is, CLAM's do not."""
-    with _reading(path) as file:
+    with _foreign(path) as file:
         return "trident" if "patch_size_level0" in _dataset(file, "coords", path).attrs else "clam"
 
 
@@ -99,7 +101,7 @@ def read_foreign(path: Path, *, layout: Literal["clam", "trident"], patches: Pat
         ImportLayoutError: a missing dataset, shapes that disagree, no tiles, coordinates that are no pixels.
     """
     slide_id = check_slide_id(path.name.removesuffix(".h5"))
-    with _reading(path) as file:
+    with _foreign(path) as file:
         for name in ("features", "coords"):
             _require_numbers(_dataset(file, name, path), name, path)
         features, coords = file["features"][()], file["coords"][()]
@@ -279,7 +281,7 @@ def _clam_tile_size(path: Path) -> dict[str, Scalar]:
     """Tile size from a CLAM coordinate file, where ``patch_size`` is in pixels of ``patch_level``."""
     if not path.is_file():
         return {}
-    with _reading(path) as file:
+    with _foreign(path) as file:
         attributes = file["coords"].attrs
         if "patch_size" not in attributes:
             return {}
@@ -311,20 +313,5 @@ def _scalars(attributes: h5py.AttributeManager) -> dict[str, Scalar]:
     return found
 
 
-class _reading:  # noqa: N801  (used as a function)
-    """Open a foreign HDF5 file; whatever is wrong with it becomes an ImportLayoutError that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> h5py.File:
-        try:
-            self._file = h5py.File(self._path, "r", locking=False)
-        except OSError as error:
-            raise ImportLayoutError(f"{self._path} is not a readable HDF5 file: {error}.") from error
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._file.close()
-        if isinstance(error, OSError | RuntimeError | KeyError):
-            raise ImportLayoutError(f"{self._path} cannot be read: {error}.") from error
+def _foreign(path: Path) -> AbstractContextManager[h5py.File]:
+    return reading(path, lambda reason: ImportLayoutError(f"{path} is not a readable HDF5 file: {reason}."))

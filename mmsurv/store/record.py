@@ -118,8 +118,3 @@ def record_digest(record: SlideRecord, attributes: Mapping[str, Scalar]) -> str:
         digest.update(f"{name}:{little.dtype.str}{little.shape};".encode())
         digest.update(little.tobytes())
     return digest.hexdigest()
-
-
-def with_attributes(record: SlideRecord, attributes: Mapping[str, Scalar]) -> SlideRecord:
-    """A copy of the record with other attributes."""
-    return dataclasses.replace(record, attributes=dict(attributes))
