@@ -186,7 +186,6 @@ def _why(run: Run) -> list[str]:
 
     then, now = ({**run.provenance["versions"], **run.provenance["machine"]},
                  {**provenance.versions(), **provenance.machine()})  # fmt: skip
-    if "device" in run.provenance:
-        then["device"], now["device"] = run.provenance["device"], device_text(find_device(_recipe(run).fit.device))
+    then["device"], now["device"] = run.provenance["device"], device_text(find_device(_recipe(run).fit.device))
     found = provenance.differences(then, now)
     return [f"since the run: {key} {before} → {after}" for key, before, after in found]

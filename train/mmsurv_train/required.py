@@ -88,6 +88,7 @@ PROVENANCE: Keys = {
     "command": _is_text,
     "versions": _is_table,
     "machine": _is_table,
+    "device": _is_text,
     "threads": _is_positive,
     "digests": _is_table,
     "slides": _are_texts,
@@ -95,7 +96,6 @@ PROVENANCE: Keys = {
     "join": _is_table,
 }
 OPTIONAL_PROVENANCE: Keys = {
-    "device": _is_text,
     "digests.records": _is_table,
     "store_recipe": lambda value: value is None or isinstance(value, dict),
 }
