@@ -292,4 +292,9 @@ def test_real_weights_of_a_feature_trunk_and_of_a_full_model_fit(shared_data: Pa
         ("mobilenet_v2", "mobilenet_v2_imagenet_torchvision_features.pth"),
     ):
         architecture = build_architecture(encoder)
-        load_weights(architecture, read_state_dict(shared_data / "weights" / file), source=file)
+        state = read_state_dict(shared_data / "weights" / file)
+        load_weights(architecture, state, source=file)
+        values = {tuple(value.flatten()[:16].tolist()) for value in state.values() if value.is_floating_point()}
+        loaded = [value for value in architecture.trunk.state_dict().values() if value.is_floating_point()]
+        assert loaded
+        assert all(tuple(value.flatten()[:16].tolist()) in values for value in loaded)
