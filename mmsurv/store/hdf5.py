@@ -20,6 +20,8 @@ from mmsurv.store.base import Extent, FeatureStore
 from mmsurv.store.record import Scalar, SlideRecord
 from mmsurv.store.sink import Sink
 
+OPTIONAL = ("source_row", "rejected", "rejected_reason")
+
 
 class Hdf5Store(FeatureStore):
     """Records as HDF5 files, laid out as TRIDENT does: ``features``, ``coords`` and attributes on ``coords``."""
@@ -34,8 +36,10 @@ class Hdf5Store(FeatureStore):
             _write_contiguous(file, "coords", record.coords)
             _write_attributes(file["coords"], record.coords_attributes)
             _write_contiguous(file, "tissue", record.tissue)
-            if record.source_row is not None:
-                _write_contiguous(file, "source_row", record.source_row)
+            for name in OPTIONAL:
+                array = getattr(record, name)
+                if array is not None:
+                    _write_contiguous(file, name, array)
             if record.mask is not None:
                 file.create_dataset("mask", data=record.mask, compression="gzip")
             if record.thumbnail is not None:
@@ -53,7 +57,7 @@ class Hdf5Store(FeatureStore):
                 coords_attributes=_plain(file["coords"].attrs),
                 thumbnail=file["thumbnail"][()].tobytes() if "thumbnail" in file else None,
                 mask=file["mask"][()] if "mask" in file else None,
-                source_row=file["source_row"][()] if "source_row" in file else None,
+                **{name: file[name][()] for name in OPTIONAL if name in file},
             )
 
     def read_attributes(self, path: Path) -> dict[str, Scalar]:
