@@ -33,12 +33,13 @@ from mmsurv.demo.tissue import write_slide
 from mmsurv.store import create_store
 from mmsurv_extract.discover import Discovery, find_slides
 from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder
+from mmsurv_extract.job import JobOptions, default_workers
 from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress
 from mmsurv_extract.reader import TileReader
 from mmsurv_extract.recipe import ExtractRecipe, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.run import JobOptions, default_workers, first_tiles, run_job
+from mmsurv_extract.run import run_job
 from mmsurv_extract.slide import open_slide
 
 TARGET = 0.9
@@ -62,14 +63,14 @@ def make_slide(folder: Path, recipe: ExtractRecipe, n_tiles: int) -> PreparedSli
         with open_slide(find_slides([path]).sources[0]) as slide:
             prepared = prepare(slide, identify(slide, MppOptions()), recipe)
         if len(prepared.coords) >= n_tiles:
-            return first_tiles(prepared, recipe.tiles.max_tiles)
+            return prepared
         px = math.ceil(px * 1.15)
 
 
 def decode(prepared: PreparedSlide, recipe: ExtractRecipe, batch: int) -> list[np.ndarray]:
     """The tiles the job will encode, in its batches."""
     with TileReader(prepared.identity.source, prepared.geometry, tile_px=recipe.tiles.px, workers=2) as reader:
-        return [found.tiles for found in reader.batches(prepared.coords, batch_size=batch)]
+        return [found.tiles for found in reader.batches(prepared.coords[: recipe.tiles.max_tiles], batch_size=batch)]
 
 
 def bare_seconds(encoder: Encoder, batches: list[np.ndarray]) -> float:

@@ -14,8 +14,8 @@ import click
 if TYPE_CHECKING:
     from mmsurv_extract.discover import Discovery
     from mmsurv_extract.encoder import Encoder
+    from mmsurv_extract.job import FailedSlide, JobOptions, JobSummary
     from mmsurv_extract.recipe import ExtractRecipe
-    from mmsurv_extract.run import FailedSlide, JobOptions, JobSummary
 
 PATH = click.Path(path_type=Path)
 
@@ -45,8 +45,9 @@ def extract(
     """Encode slides into a feature store.
 
     SLIDES are files or folders, searched recursively; a folder of .dcm files is one slide. A slide whose record is in
-    the store is skipped, so an interrupted command is given again as it was. A slide that fails is noted in the
-    store, the others go on, and the command ends with exit code 1 and the list.
+    the store is skipped, so an interrupted command is given again as it was; one whose record has fewer tiles than
+    --tiles asks for is extended. A slide that fails is noted in the store, the others go on, and the command ends with
+    exit code 1 and the list. Any number of processes may be started on one store: they share the slides out.
     """
     from mmsurv_extract.discover import find_slides
 
@@ -84,8 +85,8 @@ def _recipe(given: dict[str, Any]) -> ExtractRecipe:
 
 def _job_options(given: dict[str, Any]) -> JobOptions:
     from mmsurv.errors import ConfigError
+    from mmsurv_extract.job import JobOptions
     from mmsurv_extract.resolution import MppOptions
-    from mmsurv_extract.run import JobOptions
 
     try:
         mpp = MppOptions(fill=given["mpp"], override=given["override_mpp"], from_objective=given["mpp_from_objective"])
@@ -95,7 +96,7 @@ def _job_options(given: dict[str, Any]) -> JobOptions:
 
 
 def _default_workers(encoder: Encoder) -> int:
-    from mmsurv_extract.run import default_workers
+    from mmsurv_extract.job import default_workers
 
     return default_workers(encoder.device.type)
 
@@ -145,7 +146,8 @@ def _dry_run(
         click.echo(json.dumps(found.to_table()))
         return 0
     click.echo(
-        f"{found.n_slides} slides to encode, {found.n_skipped} in the store already, {len(found.failed)} would fail."
+        f"{found.n_slides} slides to encode, {found.n_extended} to extend, {found.n_skipped} in the store already, "
+        f"{len(found.failed)} would fail."
     )
     click.echo(f"{found.n_tiles} tiles of {recipe.tiles.px} px at {recipe.tiles.mpp:g} µm per pixel.")
     if found.n_tiles:
@@ -161,8 +163,9 @@ def _print_summary(summary: JobSummary, store_path: Path, recipe_sha256: str, en
         return
     # Not every file name is UTF-8; what cannot be printed is shown as a replacement character.
     weights = click.format_filename(encoder.weights_description)
+    extended = f", {len(summary.extended)} extended" if summary.extended else ""
     click.echo(
-        f"{click.format_filename(store_path)}: {len(summary.done)} slides encoded ({summary.n_tiles} tiles, "
+        f"{click.format_filename(store_path)}: {len(summary.done)} slides encoded{extended} ({summary.n_tiles} tiles, "
         f"{summary.tiles_per_second:.1f} tiles/s), {len(summary.skipped)} skipped, {len(summary.failed)} failed. "
         f"Encoder: {encoder.name}, weights {weights}."
     )
@@ -170,6 +173,9 @@ def _print_summary(summary: JobSummary, store_path: Path, recipe_sha256: str, en
 
 def _failure_table(failed: list[FailedSlide], n_slides: int, store_path: Path) -> str:
     wide = max(len(slide.slide_id) for slide in failed)
-    rows = "\n".join(f"  {slide.slide_id:<{wide}}  {slide.error}: {slide.message}" for slide in failed)
+    rows = "\n".join(
+        f"  {slide.slide_id:<{wide}}  {slide.error}{' (in another process)' if slide.by_other else ''}: {slide.message}"
+        for slide in failed
+    )
     noted = f"noted in {store_path / 'failures'}"
     return f"{len(failed)} of {n_slides} slides failed, {noted}; the others are done.\n{rows}"

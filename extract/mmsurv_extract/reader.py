@@ -27,8 +27,6 @@ from mmsurv_extract.tile import resample
 
 GROUP = 8
 """Tiles a thread reads at a time; neighbours share file tiles, which one handle decodes once."""
-MAX_UNREADABLE = 0.5
-"""A slide more than half of whose tiles cannot be read has failed."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ class TileReader:
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tile-reader")
         self._idle: queue.SimpleQueue[Slide] = queue.SimpleQueue()
-        self.n_unreadable = 0
-        """Tiles that could not be read, so far."""
+        self.name = "openslide"
+        self.rejected: dict[int, int] = {}
 
     def __enter__(self) -> TileReader:
         return self
@@ -99,6 +97,7 @@ class TileReader:
             yield Batch(np.array(rows), np.stack(tiles))
 
     def _tiles(self, coords: np.ndarray, ahead: int, stop: threading.Event | None) -> Iterator[tuple[int, np.ndarray]]:
+        self.rejected = {}
         order = reading_order(coords, self._geometry.side_level0).tolist()
         groups = iter([order[i : i + GROUP] for i in range(0, len(order), GROUP)])
         pending: deque[tuple[list[int], Future[list[np.ndarray | UnreadableSlideError]]]] = deque()
@@ -115,7 +114,7 @@ class TileReader:
                 submit(group_ahead)
             for row, result in zip(group, results, strict=True):
                 if isinstance(result, UnreadableSlideError):
-                    self._count_unreadable(result, len(coords))
+                    self.rejected[row] = 1
                 else:
                     yield row, result
 
@@ -144,10 +143,6 @@ class TileReader:
         except queue.Empty:
             return open_slide(self._source)
 
-    def _count_unreadable(self, error: UnreadableSlideError, n_tiles: int) -> None:
-        self.n_unreadable += 1
-        if self.n_unreadable > MAX_UNREADABLE * n_tiles:
-            raise UnreadableSlideError(
-                f"{self._source.path}: more than half of its {n_tiles} tiles cannot be read. Copy the file again, or "
-                f"leave the slide out. The last error: {error}"
-            ) from error
+
+def open_reader(source: SlideSource, geometry: Geometry, *, tile_px: int, workers: int) -> TileReader:
+    return TileReader(source, geometry, tile_px=tile_px, workers=workers)

@@ -13,29 +13,11 @@ import numpy as np
 import pytest
 
 from mmsurv.errors import RecipeMismatchError, StoreError
-from mmsurv.store import FeatureStore, create_store, rank_order
-from mmsurv_extract.discover import find_slides
-from mmsurv_extract.mask import MaskSettings
-from mmsurv_extract.progress import Progress
-from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
+from mmsurv.store import FeatureStore, rank_order
+from mmsurv_extract.job import JobOptions, JobSummary
+from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.run import JobOptions, JobSummary, run_job
-
-RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp=4))
-
-
-class MeanColour:
-    """An encoder one can see through: mean and standard deviation of each channel."""
-
-    dim = 6
-
-    def __init__(self) -> None:
-        self.n_batches = 0
-
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        self.n_batches += 1
-        flat = tiles.reshape(len(tiles), -1, 3).astype(np.float32)
-        return np.concatenate([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+from mmsurv_extract.testing import RECIPE, MeanColour, see_through_job, see_through_store
 
 
 class Job:
@@ -46,26 +28,10 @@ class Job:
         self.path = folder / "store"
 
     def store(self, recipe: ExtractRecipe = RECIPE) -> FeatureStore:
-        table = fingerprint_table(recipe, {"name": "mean-colour"})
-        return create_store(self.path, recipe=table, dim=MeanColour.dim, dtype=recipe.dtype)
+        return see_through_store(self.path, recipe)
 
-    def run(
-        self,
-        *arguments: Path,
-        recipe: ExtractRecipe = RECIPE,
-        encoder: Any = None,
-        stop: threading.Event | None = None,
-        mpp: MppOptions | None = None,
-        **options: Any,
-    ) -> JobSummary:
-        discovery = find_slides(arguments or [self.slides])
-        job = JobOptions(mpp=mpp or MppOptions(), workers=2, **options)
-        n_slides = len(discovery.sources) + len(discovery.collisions)
-        encoder = encoder or MeanColour()
-        with Progress(n_slides) as progress:
-            return run_job(
-                discovery, self.store(recipe), recipe, encoder, job, progress=progress, stop=stop or threading.Event()
-            )
+    def run(self, *arguments: Path, recipe: ExtractRecipe = RECIPE, **options: Any) -> JobSummary:
+        return see_through_job(arguments or [self.slides], self.store(recipe), recipe, **options)
 
 
 @pytest.fixture
@@ -216,18 +182,6 @@ def test_another_resolution_does_not_pass_for_the_one_in_the_store(job: Job, mak
     assert "was made at 0.5 µm per pixel (option), now it is 0.25 (option)" in failed.message
 
 
-def test_a_smaller_record_is_kept_and_said_to_be_smaller(
-    job: Job, make_slide: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    make_slide("slides/a.tiff")
-    job.run(recipe=n_tiles(RECIPE, 10))
-    assert job.run(recipe=n_tiles(RECIPE, 20)).skipped == ["a"]
-    assert "its record holds 10 tiles; 20 are asked for" in caplog.text
-    caplog.clear()
-    job.run(recipe=n_tiles(RECIPE, 5))
-    assert not caplog.text
-
-
 def test_a_store_of_another_recipe_is_refused_field_by_field(job: Job, make_slide: Callable[..., Path]) -> None:
     make_slide("slides/a.tiff")
     job.run()
@@ -253,6 +207,15 @@ def test_unreadable_tiles_are_counted_in_the_record(
     still = [i for i, c in enumerate(whole.coords.tolist()) if tuple(c) in kept]
     np.testing.assert_array_equal(record.coords, whole.coords[still])
     np.testing.assert_array_equal(record.features, whole.features[still])
+
+
+def test_what_a_record_was_made_with_is_in_it(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run()
+    (entry,) = json.loads(str(job.store().attributes("a")["made_with"]))
+    assert (entry["from_row"], entry["device"]) == (0, "cpu")
+    assert {"mmsurv", "numpy", "torch", "pillow", "openslide-bin"} <= set(entry["versions"])
+    assert entry["reader"] == job.store().attributes("a")["reader"]
 
 
 def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_slide: Callable[..., Path]) -> None:
@@ -281,7 +244,7 @@ def test_a_full_disk_stops_the_job_and_says_how_to_go_on(
     for i in range(2):
         make_slide(f"slides/{i}.tiff", seed=i)
 
-    def full(*_: Any) -> bool:
+    def full(*_: Any, **__: Any) -> bool:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(FeatureStore, "write", full)
