@@ -37,7 +37,7 @@ def create_store(
         path: a folder; made if missing, otherwise empty or a store.
         recipe: everything that changes a feature, JSON-able.
         dim: length of a feature vector.
-        dtype: "float16" or "float32".
+        dtype: "float16", "bfloat16" or "float32".
         backend: "hdf5" or "zarr".
 
     Raises:
