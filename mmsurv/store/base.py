@@ -1,12 +1,13 @@
 """The feature store's interface, and the life of a record in it.
 
 Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. A backend
-(``hdf5``) says only how one record becomes one file and back.
+(``hdf5``, ``zarr_zip``) says only how one record becomes one file and back.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class FeatureStore(ABC):
         self._slides = path / "slides"
         self._failures = FailureLog(path / "failures")
         self._checked = CheckedRecords(path)
-        self._extents: dict[str, tuple[Signature, Extent]] = {}
+        self._extents: dict[str, tuple[Signature, Extent | None]] = {}
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -173,35 +174,39 @@ class FeatureStore(ABC):
         Raises:
             RecordNotFoundError, CorruptRecordError, RecipeMismatchError: as for :meth:`read`.
         """
-        extent = self.extent(slide_id)
-        if extent is None:
-            return self.read_rows(self._existing(slide_id), rows)
-        start, stop, step = rows.indices(extent.shape[0])
-        if step != 1:
-            raise ValueError(f"rows must be a slice of step 1, not {step}.")
-        count, width = max(0, stop - start), extent.shape[1]
-        offset = extent.offset + start * width * extent.dtype.itemsize
-        values = np.fromfile(extent.path, extent.dtype, count * width, offset=offset)
-        return values.reshape(count, width)
+        path = self.record_path(slide_id)
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                raise self._missing(slide_id) from None
+            try:
+                # By descriptor: the file that is read is the one that was checked, whatever takes its name meanwhile.
+                known = self._extents.get(path.name)
+                if known and known[0] == signature(descriptor):
+                    return self.read_rows(path, rows) if known[1] is None else _read_extent(descriptor, known[1], rows)
+            finally:
+                os.close(descriptor)
+            self.extent(slide_id)
 
     def extent(self, slide_id: str) -> Extent | None:
         """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
         path = self.record_path(slide_id)
-        try:
-            found = signature(path)
-        except FileNotFoundError:
-            raise self._missing(slide_id) from None
-        known = self._extents.get(path.name)
-        if known and known[0] == found:
-            return known[1]
-        if not self._checked.knows(path.name, found):
-            self.read(slide_id)
-        else:
-            self._own_attributes(slide_id)
-        extent = self.read_extent(path)
-        if extent:
-            self._extents[path.name] = (found, extent)
-        return extent
+        while True:
+            try:
+                found = signature(path)
+            except FileNotFoundError:
+                raise self._missing(slide_id) from None
+            known = self._extents.get(path.name)
+            if known and known[0] == found:
+                return known[1]
+            if not self._checked.knows(path.name, found):
+                self.read(slide_id)
+            else:
+                self._own_attributes(slide_id)
+            extent = self.read_extent(path)
+            if _is_still(path, found):
+                self._extents[path.name] = (found, extent)
 
     def write(self, record: SlideRecord, *, extend: bool = False) -> bool:
         """Commit a record: temporary file, fsync, read back, publish under its name.
@@ -307,6 +312,21 @@ class FeatureStore(ABC):
     def _require_intact(self, record: SlideRecord, path: Path) -> None:
         self._require_own(record.attributes, path)
         require_intact(record, path)
+
+
+def _read_extent(descriptor: int, extent: Extent, rows: slice) -> np.ndarray:
+    start, stop, step = rows.indices(extent.shape[0])
+    if step != 1:
+        raise ValueError(f"rows must be a slice of step 1, not {step}.")
+    values = np.empty((max(0, stop - start), extent.shape[1]), extent.dtype)
+    left = values.view(np.uint8).reshape(-1).data
+    offset = extent.offset + start * extent.shape[1] * extent.dtype.itemsize
+    while left:
+        count = os.preadv(descriptor, [left], offset)
+        if not count:
+            raise CorruptRecordError(f"{extent.path} ends within its features. Delete it and encode the slide again.")
+        left, offset = left[count:], offset + count
+    return values
 
 
 def _is_still(path: Path, seen: Signature | None) -> bool:

@@ -1,7 +1,8 @@
 """The HDF5 backend: one file per slide, features contiguous and uncompressed.
 
 Owns the layout of one file. Contiguous features can be read at their offset as fast as a flat file, and mapped into
-memory. Metadata is written in the format of HDF5 1.10, which checksums it; strings are of fixed length, because those
+memory. bfloat16, which HDF5 has no name for, is described to it bit by bit, so that every HDF5 library reads it as
+float32. Metadata is written in the format of HDF5 1.10, which checksums it; strings are of fixed length, because those
 of variable length lie in a heap without a checksum, where one flipped bit can make the library loop for ever.
 """
 
@@ -17,10 +18,9 @@ import numpy as np
 
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store.base import Extent, FeatureStore
-from mmsurv.store.record import Scalar, SlideRecord
+from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
+from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 from mmsurv.store.sink import Sink
-
-OPTIONAL = ("source_row", "rejected", "rejected_reason")
 
 
 class Hdf5Store(FeatureStore):
@@ -32,33 +32,17 @@ class Hdf5Store(FeatureStore):
     def write_file(self, path: Path, record: SlideRecord) -> None:
         with Sink(path) as sink, h5py.File(sink, "w", libver=("v110", "v110")) as file:
             _write_attributes(file, record.attributes)
-            _write_contiguous(file, "features", record.features)
-            _write_contiguous(file, "coords", record.coords)
-            _write_attributes(file["coords"], record.coords_attributes)
-            _write_contiguous(file, "tissue", record.tissue)
-            for name in OPTIONAL:
-                array = getattr(record, name)
-                if array is not None:
+            for name, array in to_arrays(record).items():
+                if name == "mask":
+                    file.create_dataset(name, data=array, compression="gzip")
+                else:
                     _write_contiguous(file, name, array)
-            if record.mask is not None:
-                file.create_dataset("mask", data=record.mask, compression="gzip")
-            if record.thumbnail is not None:
-                file.create_dataset("thumbnail", data=np.frombuffer(record.thumbnail, np.uint8))
+            _write_attributes(file["coords"], record.coords_attributes)
 
     def read_file(self, path: Path) -> SlideRecord:
         with _record(path) as file:
-            attributes = _plain(file.attrs)
-            return SlideRecord(
-                slide_id=str(attributes.get("slide_id")),
-                features=file["features"][()],
-                coords=file["coords"][()],
-                tissue=file["tissue"][()],
-                attributes=attributes,
-                coords_attributes=_plain(file["coords"].attrs),
-                thumbnail=file["thumbnail"][()].tobytes() if "thumbnail" in file else None,
-                mask=file["mask"][()] if "mask" in file else None,
-                **{name: file[name][()] for name in OPTIONAL if name in file},
-            )
+            arrays = {name: _read(file[name]) for name in (*REQUIRED, *OPTIONAL) if name in file}
+            return from_arrays(arrays, _plain(file.attrs), _plain(file["coords"].attrs))
 
     def read_attributes(self, path: Path) -> dict[str, Scalar]:
         with _record(path) as file:
@@ -70,7 +54,7 @@ class Hdf5Store(FeatureStore):
             offset = dataset.id.get_offset()
             if offset is None or dataset.chunks is not None:
                 return None
-            return Extent(path, int(offset), dataset.shape, dataset.dtype)
+            return Extent(path, int(offset), dataset.shape, _dtype(dataset))
 
     def read_shape(self, path: Path) -> tuple[int, int]:
         with _record(path) as file:
@@ -78,15 +62,40 @@ class Hdf5Store(FeatureStore):
 
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
         with _record(path) as file:
-            return file["features"][rows]
+            return _read(file["features"], rows)
 
 
 def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> None:
     """A contiguous, uncompressed dataset; by h5py's low-level calls, which cost half of ``create_dataset``."""
     space = h5py.h5s.create_simple(array.shape)
-    kind = h5py.h5t.py_create(array.dtype, logical=True)
+    if is_bfloat16(array.dtype):
+        kind, array = _bfloat16(), array.view("<u2")
+    else:
+        kind = h5py.h5t.py_create(array.dtype, logical=True)
     dataset = h5py.h5d.create(file.id, name.encode(), kind, space)
-    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array, mtype=kind)
+
+
+def _bfloat16() -> h5py.h5t.TypeFloatID:
+    """A float of 16 bits: sign in bit 15, 8 bits of exponent (bias 127) from bit 7, 7 bits of mantissa from bit 0."""
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_ebias(127)
+    return kind
+
+
+def _dtype(dataset: h5py.Dataset) -> np.dtype:
+    """The type of a dataset as it is stored; h5py takes bfloat16 for float32."""
+    return numpy_dtype("bfloat16") if dataset.id.get_type() == _bfloat16() else dataset.dtype
+
+
+def _read(dataset: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
+    dtype = _dtype(dataset)
+    if not is_bfloat16(dtype):
+        return dataset[rows] if dataset.shape else dataset[()]
+    bits = np.empty(dataset.shape, "<u2")
+    dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, bits, mtype=_bfloat16())
+    return bits.view(dtype)[rows]
 
 
 @contextmanager

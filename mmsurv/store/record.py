@@ -65,6 +65,36 @@ class SlideRecord:
         return self.n_tiles + (0 if self.rejected is None else len(self.rejected))
 
 
+REQUIRED = ("features", "coords", "tissue")
+OPTIONAL = ("source_row", "rejected", "rejected_reason", "mask", "thumbnail")
+
+
+def to_arrays(record: SlideRecord) -> dict[str, np.ndarray]:
+    """The arrays a record's file holds, by name; those that are None are left out."""
+    found = {name: getattr(record, name) for name in (*REQUIRED, *OPTIONAL)}
+    if record.thumbnail is not None:
+        found["thumbnail"] = np.frombuffer(record.thumbnail, np.uint8)
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def from_arrays(
+    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Scalar], coords_attributes: Mapping[str, Scalar]
+) -> SlideRecord:
+    """The record of what a file held. Raises ValueError if an array is missing that every record has."""
+    missing = [name for name in REQUIRED if name not in arrays]
+    if missing:
+        raise ValueError(f"it holds no {missing[0]!r}")
+    known = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
+    thumbnail = known.pop("thumbnail", None)
+    return SlideRecord(
+        slide_id=str(attributes.get("slide_id")),
+        attributes=attributes,
+        coords_attributes=coords_attributes,
+        thumbnail=None if thumbnail is None else thumbnail.tobytes(),
+        **known,
+    )
+
+
 def reason_counts(reasons: np.ndarray) -> dict[str, int]:
     """Tiles rejected for each reason, as the attributes ``n_unreadable``, ``n_out_of_focus``, ``n_near_white``.
 
@@ -95,7 +125,8 @@ def checked(record: SlideRecord, *, dim: int, dtype: np.dtype) -> SlideRecord:
         cast = np.ascontiguousarray(features, dtype=dtype)
     if not np.isfinite(cast).all():
         raise StoreError(
-            f"{name}: features up to {np.abs(features).max():.3g} do not fit {dtype}. Use a store of dtype float32."
+            f"{name}: features up to {np.abs(features).max():.3g} do not fit {dtype.name}. "
+            "Use a store of dtype float32."
         )
     coords = np.ascontiguousarray(record.coords, dtype=np.int32)
     tissue = np.ascontiguousarray(record.tissue, dtype=np.float32)

@@ -24,7 +24,8 @@ def seal(record: SlideRecord, manifest: Manifest) -> SlideRecord:
     """The record in the store's types, with the store's attributes: recipe, row order, digests.
 
     Raises:
-        StoreError: the record's parts do not fit together, or it sets an attribute that is the store's.
+        StoreError: the record's parts do not fit together, it sets an attribute that is the store's, or one that is no
+            string or finite number.
     """
     record = records.checked(record, dim=manifest.dim, dtype=manifest.numpy_dtype)
     taken = sorted(set(record.attributes) & set(records.RESERVED))
@@ -38,7 +39,12 @@ def seal(record: SlideRecord, manifest: Manifest) -> SlideRecord:
         "row_order": ROW_ORDER,
         "features_sha256": records.features_digest(record.features),
     }
-    attributes["record_sha256"] = records.record_digest(record, attributes)
+    try:
+        attributes["record_sha256"] = records.record_digest(record, attributes)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"{record.slide_id}: an attribute cannot be stored ({error}); expected strings and finite numbers."
+        ) from error
     return dataclasses.replace(record, attributes=attributes)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ from mmsurv.errors import (
 )
 from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store, rank_order
 from mmsurv.store import commit as commits
+from mmsurv.store.dtypes import DTYPES, numpy_dtype
 from mmsurv.store.record import REASONS, reason_counts
 
 RECIPE: dict[str, Any] = {"encoder": {"name": "resnet50", "weights": "3f9c"}, "tile": {"px": 224, "mpp": 0.5}}
@@ -76,6 +78,21 @@ for at in range(0, len(whole), 3):
 print(noticed)
 """
 
+_NOTICED = "(not the bytes that were written|Bad CRC)"
+
+_WRITE_WITH_LITTLE_ROOM = """
+import resource, signal, sys
+from mmsurv.store import open_store
+from mmsurv.store.testing import make_record
+store = open_store(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    store.write(make_record(tiles=600))
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+
 
 class StoreContract:
     """Inherit, and set ``backend``."""
@@ -105,6 +122,23 @@ class StoreContract:
         store.write(make_record())
         other.write(make_record())
         assert store.record_path("slide-1").read_bytes() == other.record_path("slide-1").read_bytes()
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_features_keep_the_type_of_their_store(self, tmp_path: Path, store: FeatureStore, dtype: str) -> None:
+        typed = create_store(tmp_path / dtype, recipe=RECIPE, dim=8, dtype=dtype, backend=self.backend)
+        record = make_record()
+        features = record.features.astype(np.float32) * 3
+        typed.write(dataclasses.replace(record, features=features))
+        expected = features.astype(numpy_dtype(dtype))
+        extent = typed.extent("slide-1")
+        found = [typed.read("slide-1").features, typed.features("slide-1"), typed.features("slide-1", slice(0, 60))]
+        found += [typed.read_rows(typed.record_path("slide-1"), slice(0, 60))]
+        if extent:
+            found += [np.memmap(extent.path, extent.dtype, "r", extent.offset, extent.shape)]
+        for features in found:
+            assert features.dtype == expected.dtype == typed.dtype
+            assert features.tobytes() == expected.tobytes()
+        assert typed.verify("slide-1") == []
 
     def test_rows_are_read_as_slices(self, store: FeatureStore) -> None:
         record = make_record()
@@ -225,8 +259,8 @@ class StoreContract:
         whole = path.read_bytes()
         at = whole.index(record.features.tobytes()[:64]) + 21
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        assert "not the bytes that were written" in store.verify("slide-1")[0]
-        with pytest.raises(CorruptRecordError, match=r"slide-1.*not the bytes that were written"):
+        assert re.search(_NOTICED, store.verify("slide-1")[0])
+        with pytest.raises(CorruptRecordError, match=f"slide-1.*{_NOTICED}"):
             open_store(store.path).features("slide-1", slice(0, 1))
 
     def test_no_flipped_bit_hangs_or_crashes_a_reader(self, store: FeatureStore) -> None:
@@ -247,7 +281,7 @@ class StoreContract:
         whole = path.read_bytes()
         at = whole.index(record.coords.tobytes()[:64]) + 1
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(CorruptRecordError, match="coordinates, attributes or images"):
+        with pytest.raises(CorruptRecordError, match=r"coordinates, attributes or images|Bad CRC"):
             store.read("slide-1")
 
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -304,6 +338,18 @@ class StoreContract:
         monkeypatch.undo()
         assert list((store.path / "slides").iterdir()) == []
         assert store.write(make_record())
+
+    @pytest.mark.parametrize("room", [0, 500, 5_000, 15_000])
+    def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(self, store: FeatureStore, room: int) -> None:
+        """The operating system refuses the write in the middle of the file, at whatever the library is doing there."""
+        probe = subprocess.run(
+            [sys.executable, "-c", _WRITE_WITH_LITTLE_ROOM, str(store.path), str(room)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert probe.returncode == 0, probe.stderr[-2000:]
+        assert "File too large" in probe.stdout
+        assert not probe.stderr
+        assert list((store.path / "slides").iterdir()) == []
 
     def test_without_hard_links_a_record_is_still_published_once(
         self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import pytest
 
 from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store
 from mmsurv.store.commit import publish
+from mmsurv.store.factory import BACKENDS
 from mmsurv.store.testing import RECIPE, make_record
 
 STAGES = ["before write", "mid-write", "before fsync", "before check", "before publish", "after publish"]
@@ -17,16 +18,16 @@ STAGES = ["before write", "mid-write", "before fsync", "before check", "before p
 KILLED_WRITER = textwrap.dedent("""
     import os, sys
     from pathlib import Path
-    from mmsurv.store import commit, create_store, hdf5
+    from mmsurv.store import commit, create_store
     from mmsurv.store.testing import RECIPE, make_record
 
     stage, folder = sys.argv[1], Path(sys.argv[2])
-    store = create_store(folder, recipe=RECIPE, dim=8)
+    store = create_store(folder, recipe=RECIPE, dim=8, backend=sys.argv[3])
     die = lambda *a, **k: os.kill(os.getpid(), 9)
     if stage == "before write": store.write_file = die
     if stage == "mid-write":
         def half(path, record):
-            hdf5.Hdf5Store.write_file(store, path, record)
+            type(store).write_file(store, path, record)
             whole = path.read_bytes()
             path.write_bytes(whole[: len(whole) // 2])
             die()
@@ -39,16 +40,18 @@ KILLED_WRITER = textwrap.dedent("""
 """)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_writer_leaves_a_whole_record_or_none(stage: str, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_a_whole_record_or_none(stage: str, backend: str, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, stage, str(folder)], env=environment, check=False)
+    command = [sys.executable, "-c", KILLED_WRITER]
+    killed = subprocess.run([*command, stage, str(folder), backend], env=environment, check=False)
     assert killed.returncode == -9, "the writer was not killed where it should have been"
 
     store = open_store(folder)
     assert ("slide-1" in store) == (stage == "after publish")
-    subprocess.run([sys.executable, "-c", KILLED_WRITER, "never", str(folder)], env=environment, check=True)
+    subprocess.run([*command, "never", str(folder), backend], env=environment, check=True)
     assert store.slide_ids() == ["slide-1"]
     assert store.verify("slide-1") == []
 
