@@ -10,6 +10,7 @@ from types import TracebackType
 
 from PIL import Image
 
+from mmsurv.errors import NotASlideError
 from mmsurv_extract.discover import SlideSource
 
 
@@ -73,6 +74,15 @@ def open_slide(source: SlideSource) -> Slide:
         UnreadableSlideError: the format is recognised, but the file is damaged.
     """
     # Here, because the readers are made of what this module owns.
+    from mmsurv_extract.image import ImageSlide, image_kind
+    from mmsurv_extract.plain_tiff import is_tiff
     from mmsurv_extract.wsi import OpenSlideSlide
 
-    return OpenSlideSlide(source)
+    if image_kind(source.path):
+        return ImageSlide(source)
+    try:
+        return OpenSlideSlide(source)
+    except NotASlideError:
+        if source.path.is_file() and is_tiff(source.path):
+            return ImageSlide(source)
+        raise
