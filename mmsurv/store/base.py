@@ -1,14 +1,13 @@
 """The feature store's interface, and the life of a record in it.
 
 Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. A backend
-(``hdf5``) says only how one record becomes one file and back.
+(``hdf5``, ``zarr_zip``) says only how one record becomes one file and back.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmsurv import provenance
-from mmsurv.errors import CorruptRecordError, RecipeMismatchError, RecordNotFoundError, StoreError
-from mmsurv.store import record as records
+from mmsurv.errors import CorruptRecordError, RecordNotFoundError
 from mmsurv.store.checked import CheckedRecords, Signature, signature
 from mmsurv.store.commit import PARTIAL, publish, temporary_name
+from mmsurv.store.extend import extends
 from mmsurv.store.failures import Failure, FailureLog
 from mmsurv.store.ids import check_slide_id, is_slide_id
 from mmsurv.store.manifest import Manifest
-from mmsurv.store.rank import ROW_ORDER
 from mmsurv.store.record import Scalar, SlideRecord
+from mmsurv.store.seal import require_intact, require_own, seal
 
 logger = logging.getLogger("mmsurv")
 
@@ -56,7 +54,7 @@ class FeatureStore(ABC):
         self._slides = path / "slides"
         self._failures = FailureLog(path / "failures")
         self._checked = CheckedRecords(path)
-        self._extents: dict[str, tuple[Signature, Extent]] = {}
+        self._extents: dict[str, tuple[Signature, Extent | None]] = {}
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -176,67 +174,94 @@ class FeatureStore(ABC):
         Raises:
             RecordNotFoundError, CorruptRecordError, RecipeMismatchError: as for :meth:`read`.
         """
-        extent = self.extent(slide_id)
-        if extent is None:
-            return self.read_rows(self._existing(slide_id), rows)
-        start, stop, step = rows.indices(extent.shape[0])
-        if step != 1:
-            raise ValueError(f"rows must be a slice of step 1, not {step}.")
-        count, width = max(0, stop - start), extent.shape[1]
-        offset = extent.offset + start * width * extent.dtype.itemsize
-        values = np.fromfile(extent.path, extent.dtype, count * width, offset=offset)
-        return values.reshape(count, width)
+        path = self.record_path(slide_id)
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                raise self._missing(slide_id) from None
+            try:
+                # By descriptor: the file that is read is the one that was checked, whatever takes its name meanwhile.
+                known = self._extents.get(path.name)
+                if known and known[0] == signature(descriptor):
+                    return self.read_rows(path, rows) if known[1] is None else _read_extent(descriptor, known[1], rows)
+            finally:
+                os.close(descriptor)
+            self.extent(slide_id)
 
     def extent(self, slide_id: str) -> Extent | None:
         """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
         path = self.record_path(slide_id)
-        try:
-            found = signature(path)
-        except FileNotFoundError:
-            raise self._missing(slide_id) from None
-        known = self._extents.get(path.name)
-        if known and known[0] == found:
-            return known[1]
-        if not self._checked.knows(path.name, found):
-            self.read(slide_id)
-        else:
-            self._own_attributes(slide_id)
-        extent = self.read_extent(path)
-        if extent:
-            self._extents[path.name] = (found, extent)
-        return extent
+        while True:
+            try:
+                found = signature(path)
+            except FileNotFoundError:
+                raise self._missing(slide_id) from None
+            known = self._extents.get(path.name)
+            if known and known[0] == found:
+                return known[1]
+            if not self._checked.knows(path.name, found):
+                self.read(slide_id)
+            else:
+                self._own_attributes(slide_id)
+            extent = self.read_extent(path)
+            if _is_still(path, found):
+                self._extents[path.name] = (found, extent)
 
-    def write(self, record: SlideRecord) -> bool:
-        """Commit a record: temporary file, fsync, read back, publish under its name without replacing.
+    def write(self, record: SlideRecord, *, extend: bool = False) -> bool:
+        """Commit a record: temporary file, fsync, read back, publish under its name.
 
         A damaged file under that name is moved aside first. A failure noted for the slide is cleared.
+
+        Args:
+            record: the slide's record, in rank order.
+            extend: let the record take the place of one that drew fewer tiles (rows and rejected ones), if that one
+                is a prefix of it. Who has the old file open or mapped keeps it.
 
         Returns:
             True if this call published the record; False if a good one was there already, which stays.
 
         Raises:
-            StoreError: the record's parts do not fit together or hold NaN or Inf.
+            StoreError: the record's parts do not fit together or hold NaN or Inf, or it is no extension.
             OSError: the disk is full or read-only; nothing is left behind.
             RecipeMismatchError: there is a record of another recipe.
         """
-        record = self._complete(records.checked(record, dim=self.dim, dtype=self.dtype))
+        record = seal(record, self.manifest)
         final = self.record_path(record.slide_id)
         self._slides.mkdir(exist_ok=True)
-        if final.exists():
-            if self._is_intact(record.slide_id):
-                return False
-            aside = temporary_name(final)
-            logger.warning("%s is damaged; it is kept as %s and written again.", final, aside.name)
-            final.replace(aside)
+        published = None
+        while published is None:
+            published = self._try_to_publish(record, final, extend=extend)
+        self.clear_failure(record.slide_id)
+        return published
+
+    def _try_to_publish(self, record: SlideRecord, final: Path, *, extend: bool) -> bool | None:
+        """Whether the record was published; None if another writer was faster and it is to be judged again."""
+        before = signature(final) if final.exists() else None
+        held = self._intact_or_aside(final) if before else None
+        if held and not (extend and extends(record, held)):
+            return False
         published = publish(
             final,
             write=lambda path: self.write_file(path, record),
             check=lambda path: self._require_intact(self.read_file(path), path),
+            replace_if=(lambda: _is_still(final, before)) if held else None,
         )
         if published:
             self._checked.remember(final.name, signature(final))
-        self.clear_failure(record.slide_id)
-        return published
+        return published if published or not extend else None
+
+    def _intact_or_aside(self, final: Path) -> SlideRecord | None:
+        """The record at ``final``; where it is damaged, its file is moved aside, and None."""
+        try:
+            return self.read(final.name.removesuffix(self.suffix))
+        except RecordNotFoundError:
+            return None
+        except CorruptRecordError:
+            aside = temporary_name(final)
+            logger.warning("%s is damaged; it is kept as %s and written again.", final, aside.name)
+            final.replace(aside)
+            return None
 
     def write_failure(self, slide_id: str, error: BaseException, *, source: str) -> Failure:
         """Note that a slide could not be encoded, with the traceback and the number of attempts."""
@@ -271,54 +296,31 @@ class FeatureStore(ABC):
         return attributes
 
     def _require_own(self, attributes: Mapping[str, Scalar], path: Path) -> None:
-        """The record is of this store's recipe, and of the slide its name says."""
-        if attributes.get("recipe_sha256") != self.recipe_sha256:
-            try:
-                theirs = json.loads(str(attributes.get("recipe", "{}")))
-            except ValueError:
-                theirs = {}
-            raise RecipeMismatchError(
-                f"{path} was made by another recipe than its store's (record → store):\n"
-                f"{provenance.difference_table(theirs, self.recipe)}\n"
-                "Move the file away, or import it into a store of its own."
-            )
-        named = path.name.removesuffix(self.suffix)
-        if not path.name.endswith(PARTIAL) and attributes.get("slide_id") != named:
-            raise CorruptRecordError(
-                f"{path} holds slide {attributes.get('slide_id')!r}. Give the file its slide's name back."
-            )
+        require_own(attributes, path, self.manifest, suffix=self.suffix)
 
     def _require_intact(self, record: SlideRecord, path: Path) -> None:
         self._require_own(record.attributes, path)
-        remedy = f"Delete {path.name} and encode or import the slide again."
-        if records.features_digest(record.features) != record.attributes.get("features_sha256"):
-            raise CorruptRecordError(f"{path}: the features are not the bytes that were written. {remedy}")
-        try:
-            digest = records.record_digest(record, record.attributes)
-        except (TypeError, ValueError) as error:
-            raise CorruptRecordError(f"{path}: an attribute is damaged ({error}). {remedy}") from error
-        if digest != record.attributes.get("record_sha256"):
-            raise CorruptRecordError(f"{path}: coordinates, attributes or images are not what was written. {remedy}")
+        require_intact(record, path)
 
-    def _is_intact(self, slide_id: str) -> bool:
-        try:
-            self.read(slide_id)
-        except CorruptRecordError:
-            return False
-        return True
 
-    def _complete(self, record: SlideRecord) -> SlideRecord:
-        """The record with the attributes that are the store's to say."""
-        taken = sorted(set(record.attributes) & set(records.RESERVED))
-        if taken:
-            raise StoreError(f"{record.slide_id}: attributes {', '.join(taken)} are set by the store.")
-        attributes: dict[str, Scalar] = {
-            **record.attributes,
-            "slide_id": check_slide_id(record.slide_id),
-            "recipe": provenance.canonical_json(self.recipe),
-            "recipe_sha256": self.recipe_sha256,
-            "row_order": ROW_ORDER,
-            "features_sha256": records.features_digest(record.features),
-        }
-        attributes["record_sha256"] = records.record_digest(record, attributes)
-        return dataclasses.replace(record, attributes=attributes)
+def _read_extent(descriptor: int, extent: Extent, rows: slice) -> np.ndarray:
+    start, stop, step = rows.indices(extent.shape[0])
+    if step != 1:
+        raise ValueError(f"rows must be a slice of step 1, not {step}.")
+    values = np.empty((max(0, stop - start), extent.shape[1]), extent.dtype)
+    left = values.view(np.uint8).reshape(-1).data
+    offset = extent.offset + start * extent.shape[1] * extent.dtype.itemsize
+    while left:
+        count = os.preadv(descriptor, [left], offset)
+        if not count:
+            raise CorruptRecordError(f"{extent.path} ends within its features. Delete it and encode the slide again.")
+        left, offset = left[count:], offset + count
+    return values
+
+
+def _is_still(path: Path, seen: Signature | None) -> bool:
+    """Whether the file at ``path`` is the one that was judged."""
+    try:
+        return signature(path) == seen
+    except FileNotFoundError:
+        return False

@@ -17,9 +17,9 @@ logger = logging.getLogger("mmsurv")
 Signature = tuple[int, int, int]
 
 
-def signature(path: Path) -> Signature:
-    """Size, modification time (ns) and inode of a file."""
-    stat = path.stat()
+def signature(file: Path | int) -> Signature:
+    """Size, modification time (ns) and inode of a file, by path or by descriptor."""
+    stat = os.fstat(file) if isinstance(file, int) else file.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 

@@ -21,16 +21,24 @@ def temporary_name(final: Path) -> Path:
     return final.with_name(f".{final.stem}.{secrets.token_hex(6)}{PARTIAL}")
 
 
-def publish(final: Path, write: Callable[[Path], None], check: Callable[[Path], None]) -> bool:
+def publish(
+    final: Path,
+    write: Callable[[Path], None],
+    check: Callable[[Path], None],
+    *,
+    replace_if: Callable[[], bool] | None = None,
+) -> bool:
     """Write a file under a temporary name, flush it, check it by reading it again, then give it its name.
 
     Args:
         final: where the file shall be.
         write: writes the whole file at the path it is given.
         check: reads the file at the path it is given and raises if it is not what it should be.
+        replace_if: asked at the last moment whether the file may take the place of the one that is there. Who has
+            that one open or mapped keeps it. None: a file that is there is never replaced.
 
     Returns:
-        True if this call published the file, False if the name was taken first; then nothing was changed.
+        True if this call published the file, False if the name was taken; then nothing was changed.
 
     Raises:
         OSError: the disk is full or not writable; the temporary file is removed where that is possible.
@@ -40,7 +48,9 @@ def publish(final: Path, write: Callable[[Path], None], check: Callable[[Path], 
         write(temporary)
         flush_to_disk(temporary)
         check(temporary)
-        published = _link_without_replacing(temporary, final)
+        published = _link_without_replacing(temporary, final) if replace_if is None else replace_if()
+        if published and replace_if is not None:
+            temporary.replace(final)
         flush_to_disk(final.parent)
         return published
     finally:

@@ -14,6 +14,8 @@ from mmsurv.store import manifest as manifests
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.manifest import Manifest
 
+BACKENDS = ("hdf5", "zarr")
+
 
 def open_store(path: str | Path) -> FeatureStore:
     """Open an existing store.
@@ -36,7 +38,7 @@ def create_store(
         recipe: everything that changes a feature, JSON-able.
         dim: length of a feature vector.
         dtype: "float16" or "float32".
-        backend: "hdf5".
+        backend: "hdf5" or "zarr".
 
     Raises:
         RecipeMismatchError: the store there is of another recipe; the message has the difference field by field.
@@ -73,4 +75,8 @@ def _backend(name: str) -> type[FeatureStore]:
         from mmsurv.store.hdf5 import Hdf5Store
 
         return Hdf5Store
-    raise StoreError(f"Unknown store backend {name!r}; known: hdf5.")
+    if name == "zarr":
+        from mmsurv.store.zarr_zip import ZarrStore
+
+        return ZarrStore
+    raise StoreError(f"Unknown store backend {name!r}; known: {', '.join(BACKENDS)}.")

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store.base import Extent, FeatureStore
-from mmsurv.store.record import Scalar, SlideRecord
+from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 from mmsurv.store.sink import Sink
 
 
@@ -30,31 +30,17 @@ class Hdf5Store(FeatureStore):
     def write_file(self, path: Path, record: SlideRecord) -> None:
         with Sink(path) as sink, h5py.File(sink, "w", libver=("v110", "v110")) as file:
             _write_attributes(file, record.attributes)
-            _write_contiguous(file, "features", record.features)
-            _write_contiguous(file, "coords", record.coords)
+            for name, array in to_arrays(record).items():
+                if name == "mask":
+                    file.create_dataset(name, data=array, compression="gzip")
+                else:
+                    _write_contiguous(file, name, array)
             _write_attributes(file["coords"], record.coords_attributes)
-            _write_contiguous(file, "tissue", record.tissue)
-            if record.source_row is not None:
-                _write_contiguous(file, "source_row", record.source_row)
-            if record.mask is not None:
-                file.create_dataset("mask", data=record.mask, compression="gzip")
-            if record.thumbnail is not None:
-                file.create_dataset("thumbnail", data=np.frombuffer(record.thumbnail, np.uint8))
 
     def read_file(self, path: Path) -> SlideRecord:
         with _record(path) as file:
-            attributes = _plain(file.attrs)
-            return SlideRecord(
-                slide_id=str(attributes.get("slide_id")),
-                features=file["features"][()],
-                coords=file["coords"][()],
-                tissue=file["tissue"][()],
-                attributes=attributes,
-                coords_attributes=_plain(file["coords"].attrs),
-                thumbnail=file["thumbnail"][()].tobytes() if "thumbnail" in file else None,
-                mask=file["mask"][()] if "mask" in file else None,
-                source_row=file["source_row"][()] if "source_row" in file else None,
-            )
+            arrays = {name: file[name][()] for name in (*REQUIRED, *OPTIONAL) if name in file}
+            return from_arrays(arrays, _plain(file.attrs), _plain(file["coords"].attrs))
 
     def read_attributes(self, path: Path) -> dict[str, Scalar]:
         with _record(path) as file:

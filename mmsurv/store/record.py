@@ -19,7 +19,13 @@ from mmsurv.provenance import canonical_json
 Scalar = str | int | float | bool
 
 RESERVED = ("slide_id", "recipe", "recipe_sha256", "row_order", "features_sha256", "record_sha256")
-DIGESTS = ("features_sha256", "record_sha256")
+
+UNREADABLE, OUT_OF_FOCUS, NEAR_WHITE = 1, 2, 3
+REASONS = {UNREADABLE: "unreadable", OUT_OF_FOCUS: "out of focus", NEAR_WHITE: "near white"}
+"""Why a tile that was drawn has no row; codes of ``rejected_reason``."""
+
+BACKGROUND, TISSUE, INK = 0, 1, 2
+MASK_CODES = {BACKGROUND: "background", TISSUE: "tissue", INK: "pen ink"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +46,62 @@ class SlideRecord:
     thumbnail: bytes | None = None
     """A JPEG of the whole slide."""
     mask: np.ndarray | None = None
-    """(H, W) uint8, 1 where tissue was found."""
+    """(H, W) uint8, codes of ``MASK_CODES``: 0 background, 1 tissue, 2 pen ink."""
     source_row: np.ndarray | None = None
     """(N,) int64, the row of each tile in the file it was imported from; None for records made here."""
+    rejected: np.ndarray | None = None
+    """(R, 2) int32, level-0 (x, y) of tiles that were drawn and have no row, in rank order; None: not known. Together
+    with ``coords``, in rank order, they are a prefix of the rank order of the slide's tissue tiles."""
+    rejected_reason: np.ndarray | None = None
+    """(R,) uint8, codes of ``REASONS``."""
 
     @property
     def n_tiles(self) -> int:
         return len(self.features)
+
+    @property
+    def n_drawn(self) -> int:
+        """Tiles that were drawn, with a row or rejected."""
+        return self.n_tiles + (0 if self.rejected is None else len(self.rejected))
+
+
+REQUIRED = ("features", "coords", "tissue")
+OPTIONAL = ("source_row", "rejected", "rejected_reason", "mask", "thumbnail")
+
+
+def to_arrays(record: SlideRecord) -> dict[str, np.ndarray]:
+    """The arrays a record's file holds, by name; those that are None are left out."""
+    found = {name: getattr(record, name) for name in (*REQUIRED, *OPTIONAL)}
+    if record.thumbnail is not None:
+        found["thumbnail"] = np.frombuffer(record.thumbnail, np.uint8)
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def from_arrays(
+    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Scalar], coords_attributes: Mapping[str, Scalar]
+) -> SlideRecord:
+    """The record of what a file held. Raises ValueError if an array is missing that every record has."""
+    missing = [name for name in REQUIRED if name not in arrays]
+    if missing:
+        raise ValueError(f"it holds no {missing[0]!r}")
+    known = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
+    thumbnail = known.pop("thumbnail", None)
+    return SlideRecord(
+        slide_id=str(attributes.get("slide_id")),
+        attributes=attributes,
+        coords_attributes=coords_attributes,
+        thumbnail=None if thumbnail is None else thumbnail.tobytes(),
+        **known,
+    )
+
+
+def reason_counts(reasons: np.ndarray) -> dict[str, int]:
+    """Tiles rejected for each reason, as the attributes ``n_unreadable``, ``n_out_of_focus``, ``n_near_white``.
+
+    Args:
+        reasons: (R,), codes of ``REASONS``.
+    """
+    return {f"n_{name.replace(' ', '_')}": int((reasons == code).sum()) for code, name in REASONS.items()}
 
 
 def checked(record: SlideRecord, *, dim: int, dtype: np.dtype) -> SlideRecord:
@@ -85,7 +140,29 @@ def checked(record: SlideRecord, *, dim: int, dtype: np.dtype) -> SlideRecord:
         if rows.shape != (count,):
             raise StoreError(f"{name}: source_row is {rows.shape}, expected ({count},).")
     mask = None if record.mask is None else np.ascontiguousarray(record.mask, dtype=np.uint8)
-    return dataclasses.replace(record, features=cast, coords=coords, tissue=tissue, source_row=rows, mask=mask)
+    rejected, reasons = _checked_rejects(record)
+    return dataclasses.replace(
+        record, features=cast, coords=coords, tissue=tissue, source_row=rows, mask=mask,
+        rejected=rejected, rejected_reason=reasons,
+    )  # fmt: skip
+
+
+def _checked_rejects(record: SlideRecord) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if record.rejected is None and record.rejected_reason is None:
+        return None, None
+    if record.rejected is None or record.rejected_reason is None:
+        raise StoreError(f"{record.slide_id}: rejected and rejected_reason belong together, one of them is missing.")
+    rejected = np.ascontiguousarray(record.rejected, dtype=np.int32)
+    reasons = np.ascontiguousarray(record.rejected_reason, dtype=np.uint8)
+    if rejected.shape != (len(reasons), 2) or reasons.ndim != 1:
+        raise StoreError(
+            f"{record.slide_id}: rejected is {rejected.shape} and rejected_reason {reasons.shape}, "
+            "expected (R, 2) and (R,)."
+        )
+    unknown = sorted(set(reasons.tolist()) - set(REASONS))
+    if unknown:
+        raise StoreError(f"{record.slide_id}: rejected_reason {unknown[0]} is none of {sorted(REASONS)}.")
+    return rejected, reasons
 
 
 def features_digest(features: np.ndarray) -> str:
@@ -110,6 +187,9 @@ def record_digest(record: SlideRecord, attributes: Mapping[str, Scalar]) -> str:
         "source_row": record.source_row,
         "thumbnail": None if record.thumbnail is None else np.frombuffer(record.thumbnail, np.uint8),
     }
+    if record.rejected is not None:
+        # Only where they are: records that know of no rejected tiles have the digest they always had.
+        arrays |= {"rejected": record.rejected, "rejected_reason": record.rejected_reason}
     for name, array in arrays.items():
         if array is None:
             digest.update(f"{name}:none;".encode())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,26 +30,39 @@ from mmsurv.errors import (
 )
 from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store, rank_order
 from mmsurv.store import commit as commits
+from mmsurv.store.record import REASONS, reason_counts
 
 RECIPE: dict[str, Any] = {"encoder": {"name": "resnet50", "weights": "3f9c"}, "tile": {"px": 224, "mpp": 0.5}}
 
 
 def make_record(slide_id: str = "slide-1", *, tiles: int = 60, dim: int = 8, seed: int = 0) -> SlideRecord:
-    """A record as stage 1 would write it, of made-up numbers."""
+    """A record as stage 1 would write it, of made-up numbers; every tenth tile drawn was rejected.
+
+    Of two records of one slide and seed with up to 90 tiles, the smaller is a prefix of the larger.
+    """
     rng = np.random.default_rng(seed)
-    side = int(np.ceil(np.sqrt(tiles)))
-    coords = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)[:tiles] * 448
-    order = rank_order(slide_id, coords, 0)
+    side = max(10, int(np.ceil(np.sqrt(tiles / 0.9))))
+    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) * 448
+    grid = grid[rank_order(slide_id, grid, 0)].astype(np.int32)
+    lost = np.arange(len(grid)) % 10 == 9
+    drawn = np.flatnonzero(~lost)[tiles - 1] + 1
+    rejected = grid[:drawn][lost[:drawn]]
+    reasons = (np.arange(len(rejected)) % len(REASONS) + 1).astype(np.uint8)
     return SlideRecord(
         slide_id=slide_id,
         features=rng.normal(size=(tiles, dim)).astype(np.float16),
-        coords=coords[order].astype(np.int32),
-        tissue=rng.random(tiles).astype(np.float32),
-        attributes={"sample_seed": 0, "mpp": 0.25, "mpp_source": "property", "n_unreadable": 0, "n_tissue_tiles": 99},
+        coords=grid[:drawn][~lost[:drawn]],
+        tissue=np.random.default_rng(seed).random(tiles).astype(np.float32),
+        attributes={
+            "sample_seed": 0, "mpp": 0.25, "mpp_source": "property", "n_tissue_tiles": len(grid),
+            **reason_counts(reasons),
+        },
         coords_attributes={"patch_size": 224, "patch_size_level0": 448, "overlap": 0, "name": slide_id},
         thumbnail=b"\xff\xd8 not really a JPEG \xff\xd9",
-        mask=(rng.random((20, 30)) > 0.5).astype(np.uint8),
-    )
+        mask=(np.random.default_rng(seed).random((20, 30)) * 3).astype(np.uint8),
+        rejected=rejected,
+        rejected_reason=reasons,
+    )  # fmt: skip
 
 
 _FLIP_EVERY_BYTE = """
@@ -61,6 +75,21 @@ for at in range(0, len(whole), 3):
     path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
     noticed += bool(store.verify("slide-1"))
 print(noticed)
+"""
+
+_NOTICED = "(not the bytes that were written|Bad CRC)"
+
+_WRITE_WITH_LITTLE_ROOM = """
+import resource, signal, sys
+from mmsurv.store import open_store
+from mmsurv.store.testing import make_record
+store = open_store(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    store.write(make_record(tiles=600))
+except OSError as error:
+    print(type(error).__name__, error)
 """
 
 
@@ -78,7 +107,7 @@ class StoreContract:
         record = make_record()
         assert store.write(record)
         back = store.read("slide-1")
-        for name in ("features", "coords", "tissue", "mask"):
+        for name in ("features", "coords", "tissue", "mask", "rejected", "rejected_reason"):
             left, right = getattr(record, name), getattr(back, name)
             assert left.dtype == right.dtype, name
             np.testing.assert_array_equal(left, right, err_msg=name)
@@ -113,6 +142,56 @@ class StoreContract:
         assert not store.write(make_record(seed=2))
         np.testing.assert_array_equal(store.features("slide-1"), make_record(seed=1).features)
 
+    @pytest.mark.parametrize("rejected", [0, None])
+    def test_that_no_tile_was_rejected_is_told_from_not_known(self, store: FeatureStore, rejected: int | None) -> None:
+        none = (np.zeros((0, 2), np.int32), np.zeros(0, np.uint8)) if rejected == 0 else (None, None)
+        counts = dict.fromkeys(reason_counts(np.zeros(0)), 0)
+        record = dataclasses.replace(make_record(), rejected=none[0], rejected_reason=none[1])
+        store.write(dataclasses.replace(record, attributes={**record.attributes, **counts}))
+        back = store.read("slide-1")
+        assert (None if back.rejected is None else back.rejected.shape) == (None if rejected is None else (0, 2))
+        assert back.n_drawn == 60
+        assert store.verify("slide-1") == []
+
+    def test_a_larger_draw_takes_the_place_of_its_prefix(self, store: FeatureStore) -> None:
+        store.write(make_record(tiles=20))
+        extent = store.extent("slide-1")
+        mapped = extent and np.memmap(extent.path, extent.dtype, "r", extent.offset, extent.shape)
+        reader = open_store(store.path)
+        reader.features("slide-1")
+        assert not store.write(make_record(tiles=60)), "only where it is asked for"
+        assert store.write(make_record(tiles=60), extend=True)
+        assert store.read("slide-1").n_tiles == len(reader.features("slide-1")) == 60
+        assert store.verify("slide-1") == []
+        assert store.leftovers() == []
+        if mapped is not None:
+            np.testing.assert_array_equal(mapped, make_record(tiles=20).features)
+
+    @pytest.mark.parametrize("tiles", [20, 60])
+    def test_as_many_tiles_or_fewer_leave_a_record_as_it_is(self, store: FeatureStore, tiles: int) -> None:
+        store.write(make_record(tiles=60))
+        before = store.record_path("slide-1").read_bytes()
+        assert not store.write(make_record(tiles=tiles, seed=1), extend=True)
+        assert store.record_path("slide-1").read_bytes() == before
+
+    def test_what_is_no_prefix_is_not_extended(self, store: FeatureStore) -> None:
+        small, large = make_record(tiles=20), make_record(tiles=60)
+        reasons = np.asarray(large.rejected_reason).copy()
+        reasons[0] = 3
+        store.write(small)
+        with pytest.raises(StoreError, match=r"slide-1: .* drawn tile 9 is .* unreadable there and .*near white"):
+            store.write(dataclasses.replace(large, rejected_reason=reasons, attributes={"sample_seed": 0}), extend=True)
+        moved = dataclasses.replace(large, coords=large.coords + 1)
+        with pytest.raises(StoreError, match=r"drawn tile 0 is .* with features there"):
+            store.write(moved, extend=True)
+        assert store.read("slide-1").n_tiles == 20
+
+    def test_a_first_record_and_a_damaged_one_may_be_written_as_extensions(self, store: FeatureStore) -> None:
+        assert store.write(make_record(tiles=20), extend=True)
+        store.record_path("slide-1").write_bytes(b"torn")
+        assert store.write(make_record(tiles=10), extend=True)
+        assert store.verify("slide-1") == []
+
     def test_slides_are_listed_in_order(self, store: FeatureStore) -> None:
         for slide_id in ("b", "a.4755D138-5842", "ä ö"):
             store.write(make_record(slide_id))
@@ -143,6 +222,9 @@ class StoreContract:
             ({"features": np.zeros((0, 8), np.float16)}, "at least one tile"),
             ({"coords": np.zeros((59, 2), np.int32)}, "expected \\(60, 2\\)"),
             ({"attributes": {"recipe_sha256": "mine"}}, "are set by the store"),
+            ({"rejected": None}, "rejected and rejected_reason belong together"),
+            ({"rejected": np.zeros((2, 2), np.int32)}, "expected \\(R, 2\\) and \\(R,\\)"),
+            ({"rejected_reason": np.full(6, 9)}, "rejected_reason 9 is none of"),
         ],
     )
     def test_a_record_that_does_not_fit_is_refused(
@@ -159,8 +241,8 @@ class StoreContract:
         whole = path.read_bytes()
         at = whole.index(record.features.tobytes()[:64]) + 21
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        assert "not the bytes that were written" in store.verify("slide-1")[0]
-        with pytest.raises(CorruptRecordError, match=r"slide-1.*not the bytes that were written"):
+        assert re.search(_NOTICED, store.verify("slide-1")[0])
+        with pytest.raises(CorruptRecordError, match=f"slide-1.*{_NOTICED}"):
             open_store(store.path).features("slide-1", slice(0, 1))
 
     def test_no_flipped_bit_hangs_or_crashes_a_reader(self, store: FeatureStore) -> None:
@@ -181,7 +263,7 @@ class StoreContract:
         whole = path.read_bytes()
         at = whole.index(record.coords.tobytes()[:64]) + 1
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(CorruptRecordError, match="coordinates, attributes or images"):
+        with pytest.raises(CorruptRecordError, match=r"coordinates, attributes or images|Bad CRC"):
             store.read("slide-1")
 
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -238,6 +320,18 @@ class StoreContract:
         monkeypatch.undo()
         assert list((store.path / "slides").iterdir()) == []
         assert store.write(make_record())
+
+    @pytest.mark.parametrize("room", [0, 500, 5_000, 15_000])
+    def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(self, store: FeatureStore, room: int) -> None:
+        """The operating system refuses the write in the middle of the file, at whatever the library is doing there."""
+        probe = subprocess.run(
+            [sys.executable, "-c", _WRITE_WITH_LITTLE_ROOM, str(store.path), str(room)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert probe.returncode == 0, probe.stderr[-2000:]
+        assert "File too large" in probe.stdout
+        assert not probe.stderr
+        assert list((store.path / "slides").iterdir()) == []
 
     def test_without_hard_links_a_record_is_still_published_once(
         self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch

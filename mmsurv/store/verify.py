@@ -10,7 +10,7 @@ import numpy as np
 from mmsurv.errors import MmsurvError
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.rank import ROW_ORDER, tile_ranks
-from mmsurv.store.record import SlideRecord
+from mmsurv.store.record import REASONS, SlideRecord, reason_counts
 
 
 def problems(store: FeatureStore, slide_id: str) -> list[str]:
@@ -22,7 +22,12 @@ def problems(store: FeatureStore, slide_id: str) -> list[str]:
         record = store.read(slide_id)
     except (MmsurvError, OSError) as error:
         return [str(error)]
-    return [*_shape_problems(record, store), *_value_problems(record), *_order_problems(record)]
+    return [
+        *_shape_problems(record, store),
+        *_value_problems(record),
+        *_rejected_problems(record),
+        *_order_problems(record),
+    ]
 
 
 def _shape_problems(record: SlideRecord, store: FeatureStore) -> list[str]:
@@ -53,13 +58,41 @@ def _value_problems(record: SlideRecord) -> list[str]:
     return found
 
 
+def _rejected_problems(record: SlideRecord) -> list[str]:
+    if record.rejected is None or record.rejected_reason is None:
+        return []
+    found = []
+    both = np.concatenate([record.coords, record.rejected])
+    doubles = len(both) - len(np.unique(both, axis=0))
+    if doubles:
+        found.append(f"{doubles} tiles stand twice among coords and rejected, expected each once")
+    unknown = np.setdiff1d(record.rejected_reason, list(REASONS))
+    if unknown.size:
+        found.append(f"rejected_reason holds code {unknown[0]}, expected one of {sorted(REASONS)}")
+    for name, count in reason_counts(record.rejected_reason).items():
+        said = record.attributes.get(name, count)
+        if said != count:
+            found.append(f"{name} says {said}, but {count} tiles were rejected for that reason")
+    total = record.attributes.get("n_tissue_tiles")
+    if isinstance(total, int) and record.n_drawn > total:
+        found.append(f"{record.n_drawn} tiles were drawn, more than the {total} that n_tissue_tiles says")
+    return found
+
+
 def _order_problems(record: SlideRecord) -> list[str]:
     order, seed = record.attributes.get("row_order"), record.attributes.get("sample_seed")
     if order != ROW_ORDER:
         return [f"row_order is {order!r}, expected {ROW_ORDER!r}"]
     if not isinstance(seed, int):
         return ["sample_seed is missing, so the row order cannot be checked"]
-    ranks = tile_ranks(record.slide_id, record.coords, seed)
-    if (ranks[1:] < ranks[:-1]).any():
-        return ["rows are not in rank order, so a prefix of them is not a random sample"]
-    return []
+    found = []
+    if _out_of_order(record.slide_id, record.coords, seed):
+        found.append("rows are not in rank order, so a prefix of them is not a random sample")
+    if record.rejected is not None and _out_of_order(record.slide_id, record.rejected, seed):
+        found.append("rejected tiles are not in rank order")
+    return found
+
+
+def _out_of_order(slide_id: str, coords: np.ndarray, seed: int) -> bool:
+    ranks = tile_ranks(slide_id, coords, seed)
+    return bool((ranks[1:] < ranks[:-1]).any())

@@ -5,3 +5,7 @@ from mmsurv.store.testing import StoreContract
 
 class TestHdf5Store(StoreContract):
     backend = "hdf5"
+
+
+class TestZarrStore(StoreContract):
+    backend = "zarr"

@@ -1,0 +1,79 @@
+"""A record's zip as others see it: plain Zarr 3, stored, the same bytes whenever it is written."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import ZipStore
+
+from mmsurv.errors import CorruptRecordError
+from mmsurv.store import FeatureStore, create_store
+from mmsurv.store.record import to_arrays
+from mmsurv.store.testing import RECIPE, make_record
+from mmsurv.store.zarr_zip import ALIGNMENT
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    opened = create_store(tmp_path / "store", recipe=RECIPE, dim=8, backend="zarr")
+    opened.write(make_record())
+    return opened
+
+
+def test_plain_zarr_reads_every_array_and_attribute(store: FeatureStore) -> None:
+    record = store.read("slide-1")
+    with ZipStore(store.record_path("slide-1"), mode="r") as opened:
+        group = zarr.open_group(opened, mode="r")
+        assert dict(group.attrs) == record.attributes
+        assert dict(group["coords"].attrs) == record.coords_attributes
+        arrays = to_arrays(record)
+        assert set(group.array_keys()) == set(arrays)
+        for name, array in arrays.items():
+            found = group[name]
+            assert found.dtype == array.dtype, name
+            np.testing.assert_array_equal(found[:], array, err_msg=name)
+
+
+def test_the_zip_is_stored_and_its_features_are_aligned(store: FeatureStore) -> None:
+    with zipfile.ZipFile(store.record_path("slide-1")) as file:
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+        assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert file.testzip() is None
+    extent = store.extent("slide-1")
+    assert extent is not None
+    assert extent.offset % ALIGNMENT == 0
+
+
+def test_what_was_read_may_be_written_to(store: FeatureStore) -> None:
+    record = store.read("slide-1")
+    record.features[0] = 0
+    record.coords[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, 8]}}}, "chunks of .*expected one"),
+        ({"codecs": [{"name": "bytes"}, {"name": "blosc"}]}, "coded by .*blosc"),
+        ({"data_type": "float64"}, "is float64, expected one of"),
+        ({"shape": [60, -8]}, "has shape"),
+        ({"shape": "long"}, "has shape"),
+        ({"shape": [60, 9], "chunk_grid": {"configuration": {"chunk_shape": [60, 9]}}}, "cannot reshape"),
+        ([], "is no table"),
+    ],
+)
+def test_a_record_laid_out_otherwise_is_named(store: FeatureStore, change, message: str) -> None:
+    path = store.record_path("slide-1")
+    with zipfile.ZipFile(path) as file:
+        entries = {info.filename: file.read(info) for info in file.infolist()}
+    table = json.loads(entries["features/zarr.json"])
+    entries["features/zarr.json"] = json.dumps(table | change if change else change).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    with pytest.raises(CorruptRecordError, match=rf"slide-1\.zarr\.zip is not a readable record: .*{message}"):
+        store.read("slide-1")
