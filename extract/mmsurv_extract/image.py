@@ -35,7 +35,7 @@ CACHE_BYTES = 64 * 2**20
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 
-_DECODING_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, struct.error, zlib.error)
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, struct.error, zlib.error)
 """What Pillow raises on damaged files; SyntaxError is its own choice for a broken PNG."""
 
 
@@ -183,7 +183,7 @@ class WholePixels(Pixels):
             try:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-            except _DECODING_ERRORS as error:
+            except DECODING_ERRORS as error:
                 raise _damaged(self._path, self._kind, error) from error
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             rgb = opaque(image.convert("RGBA"), WHITE) if transparent else image.convert("RGB")
@@ -220,7 +220,7 @@ def _opened(path: Path, kind: str) -> Image.Image:
             return Image.open(path, formats=(kind,))
     except Image.DecompressionBombError as error:
         raise NotASlideError(_too_large(path, f"{kind} image", f"over {2 * MAX_PIXELS} pixels")) from error
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise _damaged(path, kind, error) from error
 
 
