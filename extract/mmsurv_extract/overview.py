@@ -58,7 +58,7 @@ def read_overview(slide: Slide, downsample: int, stop: threading.Event | None = 
         for left in range(0, columns, step):
             stop_if_set(stop)
             high, wide = min(step, rows - top), min(step, columns - left)
-            region = slide.read_region(
+            region = slide.glance(
                 left * downsample, top * downsample, level, math.ceil(wide * scale), math.ceil(high * scale)
             )
             block = region.resize((wide, high), Image.Resampling.BOX, box=(0.0, 0.0, wide * scale, high * scale))

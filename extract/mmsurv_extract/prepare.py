@@ -16,6 +16,7 @@ from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, tile_geometry, tile_positions, tissue_fractions
 from mmsurv_extract.mask import tissue_mask
 from mmsurv_extract.overview import overview_downsample, read_overview, thumbnail
+from mmsurv_extract.patches import PatchFolder
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.resolution import MppOptions, Resolution, resolve_mpp
 from mmsurv_extract.slide import Slide
@@ -95,20 +96,22 @@ def prepare(
         JobStopped: ``stop`` was set.
     """
     mpp, tiles = identity.resolution.mpp, recipe.tiles
-    _require_fine_enough(identity, recipe)
-    geometry = tile_geometry(tile_px=tiles.px, tile_mpp=tiles.mpp, mpp=mpp, level_downsamples=slide.level_downsamples)
+    _require_fine_enough(slide, identity, recipe)
+    geometry, positions = _layout(slide, identity, recipe)
     downsample = overview_downsample(
         slide.width, slide.height, mpp=mpp, target_mpp=recipe.mask.mpp, max_px=recipe.mask.max_px
     )
     overview = read_overview(slide, downsample, stop)
     mask = tissue_mask(overview.rgb, recipe.mask)
-    positions = tile_positions(slide.width, slide.height, geometry.side_level0)
-    fractions = tissue_fractions(mask, positions, geometry.side_level0, downsample)
-    chosen = np.flatnonzero(fractions >= tiles.min_tissue)
+    fractions = _tissue(slide, mask, positions, geometry.side_level0, downsample)
+    enough = fractions >= tiles.min_tissue
+    if isinstance(slide, PatchFolder):
+        # Its patch could not be shown to the mask: a candidate, so that the record says it is unreadable.
+        enough[sorted(slide.unreadable)] = True
+    chosen = np.flatnonzero(enough)
     if not chosen.size:
         raise NoTissueError(_nothing_to_encode(identity, recipe, mask, len(positions), fractions))
-    rank = rank_order(identity.source.slide_id, positions[chosen], tiles.seed)
-    order = chosen[rank]
+    order = chosen[rank_order(identity.source.slide_id, positions[chosen], tiles.seed)]
     jpeg, jpeg_downsample = thumbnail(overview)
     return PreparedSlide(
         identity=identity,
@@ -123,8 +126,26 @@ def prepare(
     )
 
 
-def _require_fine_enough(identity: Identity, recipe: ExtractRecipe) -> None:
+def _layout(slide: Slide, identity: Identity, recipe: ExtractRecipe) -> tuple[Geometry, np.ndarray]:
+    """How a tile lies on the slide, and all places one can be: a grid, or those of its patches."""
+    px, tile_mpp, mpp = recipe.tiles.px, recipe.tiles.mpp, identity.resolution.mpp
+    if isinstance(slide, PatchFolder):
+        return slide.geometry(tile_px=px, tile_mpp=tile_mpp, mpp=mpp), slide.locations.coords
+    geometry = tile_geometry(tile_px=px, tile_mpp=tile_mpp, mpp=mpp, level_downsamples=slide.level_downsamples)
+    return geometry, tile_positions(slide.width, slide.height, geometry.side_level0)
+
+
+def _tissue(slide: Slide, mask: np.ndarray, positions: np.ndarray, side: float, downsample: int) -> np.ndarray:
+    """(T,) float32, the share of tissue in each tile: as loc.txt has it, else by the mask."""
+    if isinstance(slide, PatchFolder) and slide.locations.tissue is not None:
+        return slide.locations.tissue
+    return tissue_fractions(mask, positions, side, downsample)
+
+
+def _require_fine_enough(slide: Slide, identity: Identity, recipe: ExtractRecipe) -> None:
     mpp, wanted = identity.resolution.mpp, recipe.tiles.mpp
+    if isinstance(slide, PatchFolder):
+        mpp = slide.resolution(mpp)
     if mpp > wanted * MAX_UPSAMPLING:
         raise MppError(
             f"{identity.source.path}: one pixel is {mpp:g} µm ({identity.resolution.source}), the tiles are to have "

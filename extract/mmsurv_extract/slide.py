@@ -10,7 +10,8 @@ from types import TracebackType
 
 from PIL import Image
 
-from mmsurv_extract.discover import SlideSource
+from mmsurv.errors import NotASlideError
+from mmsurv_extract.discover import LOCATIONS, SlideSource
 
 
 class Slide(ABC):
@@ -60,6 +61,10 @@ class Slide(ABC):
             UnreadableSlideError: the region could not be decoded. The slide can still be read elsewhere.
         """
 
+    def glance(self, x: int, y: int, level: int, width: int, height: int) -> Image.Image:
+        """The same for the overview, where a kind of slide may show what it can instead of failing."""
+        return self.read_region(x, y, level, width, height)
+
     @abstractmethod
     def digest(self) -> tuple[str, str]:
         """The source's digest and its kind, "openslide-quickhash1" or "sha256"."""
@@ -73,6 +78,18 @@ def open_slide(source: SlideSource) -> Slide:
         UnreadableSlideError: the format is recognised, but the file is damaged.
     """
     # Here, because the readers are made of what this module owns.
+    from mmsurv_extract.image import ImageSlide, image_kind
+    from mmsurv_extract.patches import PatchFolder
+    from mmsurv_extract.plain_tiff import is_tiff
     from mmsurv_extract.wsi import OpenSlideSlide
 
-    return OpenSlideSlide(source)
+    if (source.path / LOCATIONS).is_file():
+        return PatchFolder(source)
+    if image_kind(source.path):
+        return ImageSlide(source)
+    try:
+        return OpenSlideSlide(source)
+    except NotASlideError:
+        if source.path.is_file() and is_tiff(source.path):
+            return ImageSlide(source)
+        raise
