@@ -38,8 +38,8 @@ from mmsurv_extract.progress import Progress
 from mmsurv_extract.reader import TileReader
 from mmsurv_extract.recipe import ExtractRecipe, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.run import JobOptions, default_workers, run_job
-from mmsurv_extract.slide import Slide
+from mmsurv_extract.run import JobOptions, default_workers, first_tiles, run_job
+from mmsurv_extract.slide import open_slide
 
 TARGET = 0.9
 MPP = 0.499
@@ -59,10 +59,10 @@ def make_slide(folder: Path, recipe: ExtractRecipe, n_tiles: int) -> PreparedSli
     while True:
         path = folder / "painted.tiff"
         write_slide(path, paint(Morphology(), np.random.default_rng(0), height=px, width=px), mpp=MPP)
-        with Slide(find_slides([path]).sources[0]) as slide:
+        with open_slide(find_slides([path]).sources[0]) as slide:
             prepared = prepare(slide, identify(slide, MppOptions()), recipe)
         if len(prepared.coords) >= n_tiles:
-            return prepared
+            return first_tiles(prepared, recipe.tiles.max_tiles)
         px = math.ceil(px * 1.15)
 
 

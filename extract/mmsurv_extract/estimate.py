@@ -20,8 +20,8 @@ from mmsurv_extract.discover import Discovery
 from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress
 from mmsurv_extract.recipe import ExtractRecipe
-from mmsurv_extract.run import SLIDE_ERRORS, FailedSlide, JobOptions
-from mmsurv_extract.slide import Slide
+from mmsurv_extract.run import SLIDE_ERRORS, FailedSlide, JobOptions, first_tiles
+from mmsurv_extract.slide import open_slide
 from mmsurv_extract.stop import stop_if_set
 
 if TYPE_CHECKING:
@@ -79,13 +79,13 @@ def estimate_job(
     for source in discovery.sources:
         stop_if_set(stop)
         try:
-            with Slide(source) as slide:
+            with open_slide(source) as slide:
                 identity = identify(slide, options.mpp)
                 if store is not None and source.slide_id in store:
                     found.n_skipped += 1
                     progress.end(source.slide_id, "in the store already")
                     continue
-                prepared = prepare(slide, identity, recipe, stop)
+                prepared = first_tiles(prepare(slide, identity, recipe, stop), recipe.tiles.max_tiles)
         except SLIDE_ERRORS as error:
             found.failed.append(FailedSlide(source.slide_id, type(error).__name__, str(error)))
             progress.end(source.slide_id, f"WOULD FAIL, {type(error).__name__}: {error}")

@@ -1,6 +1,6 @@
-"""All that is known of a slide before its tiles are read: resolution, mask, and which tiles to encode.
+"""All that is known of a slide before its tiles are read: resolution, mask, and which tiles hold tissue.
 
-Owns the steps from an open slide to the list of tiles.
+Owns the steps from an open slide to the list of tiles in rank order; how many of them are encoded is the job's.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ class Identity:
     width: int
     height: int
     resolution: Resolution
+    reader: str
+    """What decodes its pixels, with the version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSlide:
-    """A slide and the tiles to encode."""
+    """A slide and the tiles that can be encoded."""
 
     identity: Identity
     geometry: Geometry
     coords: np.ndarray
-    """(N, 2) int64 level-0 (x, y), in rank order."""
+    """(N, 2) int64 level-0 (x, y) of all tiles with enough tissue, in rank order."""
     tissue: np.ndarray
     """(N,) float32 tissue fraction."""
     n_tissue_tiles: int
-    """Tiles with enough tissue, of which ``coords`` is a sample."""
+    """Tiles with enough tissue; a job encodes the first of them."""
     mask: np.ndarray
     mask_downsample: int
     thumbnail: bytes
@@ -75,15 +77,16 @@ def identify(slide: Slide, options: MppOptions) -> Identity:
         width=slide.width,
         height=slide.height,
         resolution=resolution,
+        reader=slide.reader,
     )
 
 
 def prepare(
     slide: Slide, identity: Identity, recipe: ExtractRecipe, stop: threading.Event | None = None
 ) -> PreparedSlide:
-    """Find the tissue of a slide and choose its tiles.
+    """Find the tissue of a slide and put its tiles in rank order, all of them.
 
-    The choice depends on the recipe, the slide's id and its pixels only.
+    The order depends on the recipe, the slide's id and its pixels only.
 
     Raises:
         MppError: the slide is much coarser than the recipe's tiles.
@@ -105,7 +108,7 @@ def prepare(
     if not chosen.size:
         raise NoTissueError(_nothing_to_encode(identity, recipe, mask, len(positions), fractions))
     rank = rank_order(identity.source.slide_id, positions[chosen], tiles.seed)
-    order = chosen[rank][: tiles.max_tiles or None]
+    order = chosen[rank]
     jpeg, jpeg_downsample = thumbnail(overview)
     return PreparedSlide(
         identity=identity,

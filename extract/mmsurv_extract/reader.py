@@ -21,7 +21,7 @@ import numpy as np
 from mmsurv.errors import UnreadableSlideError
 from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, reading_order
-from mmsurv_extract.slide import Slide
+from mmsurv_extract.slide import Slide, open_slide
 from mmsurv_extract.stop import stop_if_set
 from mmsurv_extract.tile import resample
 
@@ -142,7 +142,7 @@ class TileReader:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return Slide(self._source)
+            return open_slide(self._source)
 
     def _count_unreadable(self, error: UnreadableSlideError, n_tiles: int) -> None:
         self.n_unreadable += 1

@@ -10,7 +10,6 @@ import numpy as np
 from mmsurv.store import SlideRecord
 from mmsurv_extract.prepare import PreparedSlide
 from mmsurv_extract.recipe import ExtractRecipe
-from mmsurv_extract.slide import READER
 
 
 def make_record(prepared: PreparedSlide, features: np.ndarray, read: np.ndarray, recipe: ExtractRecipe) -> SlideRecord:
@@ -52,7 +51,7 @@ def _facts(prepared: PreparedSlide, recipe: ExtractRecipe, *, n_unreadable: int)
         "sample_seed": tiles.seed,
         "thumbnail_downsample": prepared.thumbnail_downsample,
         "mask_downsample": prepared.mask_downsample,
-        "reader": READER,
+        "reader": identity.reader,
     }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.record import make_record
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.resume import require_same_slide, warn_if_smaller
-from mmsurv_extract.slide import Slide
+from mmsurv_extract.slide import open_slide
 from mmsurv_extract.stop import JobStopped, stop_if_set
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ def probe_encoder(encoder: Encoder, recipe: ExtractRecipe) -> None:
     encoder(np.full((1, px, px, 3), 255, np.uint8))
 
 
+def first_tiles(prepared: PreparedSlide, count: int) -> PreparedSlide:
+    """A slide with the first ``count`` of its tiles; 0 means all."""
+    end = count or None
+    return replace(prepared, coords=prepared.coords[:end], tissue=prepared.tissue[:end])
+
+
 def run_job(
     discovery: Discovery,
     store: FeatureStore,
@@ -160,13 +166,13 @@ class _Job:
 
     def look_at(self, source: SlideSource) -> PreparedSlide | None:
         """Prepare a slide, or None if its record is in the store. Runs beside the encoder."""
-        with Slide(source) as slide:
+        with open_slide(source) as slide:
             identity = identify(slide, self.options.mpp)
             if source.slide_id in self.store:
                 require_same_slide(self.store, identity)
                 warn_if_smaller(self.store, source.slide_id, self.recipe.tiles.max_tiles)
                 return None
-            return prepare(slide, identity, self.recipe, self.stop)
+            return first_tiles(prepare(slide, identity, self.recipe, self.stop), self.recipe.tiles.max_tiles)
 
     def encode(self, source: SlideSource, upcoming: Callable[[], PreparedSlide | None]) -> None:
         """Encode and commit one slide, or note why not."""

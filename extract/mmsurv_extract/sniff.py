@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmsurv.errors import NotASlideError
+
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SIGNATURES = {
     b"II*\x00": "a TIFF file of a kind no slide reader knows, or a damaged one",
@@ -45,3 +47,9 @@ def describe_content(path: Path) -> tuple[str, str]:
         first = head.decode("ascii", "replace").splitlines()[0][:60]
         return f"a text file that begins {first!r}", "Give a slide"
     return f"a file that begins with the bytes {head[:8].hex(' ')}", "Give a file in a format OpenSlide reads"
+
+
+def not_a_slide(path: Path) -> NotASlideError:
+    """The error for a file no reader knows."""
+    what, remedy = describe_content(path)
+    return NotASlideError(f"{path}: expected a whole-slide image, found {what}. {remedy}.")

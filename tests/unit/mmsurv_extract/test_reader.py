@@ -11,7 +11,7 @@ from mmsurv.errors import UnreadableSlideError
 from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, tile_geometry, tile_positions
 from mmsurv_extract.reader import TileReader
-from mmsurv_extract.slide import Slide
+from mmsurv_extract.slide import open_slide
 from mmsurv_extract.stop import JobStopped
 
 PX = 64
@@ -32,7 +32,7 @@ def test_a_tile_is_the_pixels_at_its_coordinates(make_slide: Callable[..., Path]
     coords = tile_positions(512, 640, PX)
     tiles, _, _ = read_all(path, coords)
     assert len(tiles) == len(coords) == 80
-    with Slide(SlideSource("a", path)) as slide:
+    with open_slide(SlideSource("a", path)) as slide:
         for row in (0, 17, 79):
             x, y = coords[row].tolist()
             np.testing.assert_array_equal(tiles[row], np.asarray(slide.read_region(x, y, 0, PX, PX)))
