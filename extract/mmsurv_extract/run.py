@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsurv.errors import BadSlideIdError, MmsurvError, StoreError
+from mmsurv.errors import BadSlideIdError, MmsurvError, StoreError, UnreadableSlideError
 from mmsurv.store import FeatureStore
 from mmsurv_extract.discover import Discovery, SlideSource
 from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress, duration
-from mmsurv_extract.reader import TileReader
+from mmsurv_extract.reader import open_reader
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.record import make_record
 from mmsurv_extract.resolution import MppOptions
@@ -35,6 +35,8 @@ from mmsurv_extract.stop import JobStopped, stop_if_set
 if TYPE_CHECKING:
     from mmsurv_extract.encoder import Encoder
 
+MAX_UNREADABLE = 0.5
+"""A slide more than half of whose tiles cannot be read has failed."""
 SLIDE_ERRORS = (MmsurvError, OSError, ValueError, MemoryError)
 """What may go wrong with one slide without stopping the others. Anything else is a fault of ours and is shown."""
 
@@ -218,11 +220,12 @@ class _Job:
         features = np.zeros((n_tiles, self.encoder.dim), np.float32)
         read = np.zeros(n_tiles, bool)
         self.progress.begin(prepared.slide_id, n_tiles)
-        with TileReader(
+        with open_reader(
             prepared.identity.source,
             prepared.geometry,
             tile_px=self.recipe.tiles.px,
             workers=self.options.workers,
+            sample=prepared.coords,
         ) as reader:
             for batch in reader.batches(prepared.coords, batch_size=self.options.batch_size, stop=self.stop):
                 stop_if_set(self.stop)
@@ -230,6 +233,11 @@ class _Job:
                 read[batch.rows] = True
                 self.progress.advance(len(batch.rows))
         stop_if_set(self.stop)
+        if len(reader.rejected) > MAX_UNREADABLE * n_tiles:
+            raise UnreadableSlideError(
+                f"{prepared.identity.source.path}: more than half of its {n_tiles} tiles cannot be read. Copy the file "
+                f"again, or leave the slide out. The last error: {reader.last_error}"
+            )
         return features, read
 
     def _unwritable(self, error: OSError, slide_id: str) -> StoreError:
