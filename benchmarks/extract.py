@@ -36,7 +36,7 @@ from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder
 from mmsurv_extract.job import JobOptions, default_workers
 from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress
-from mmsurv_extract.reader import TileReader
+from mmsurv_extract.reader import open_reader
 from mmsurv_extract.recipe import ExtractRecipe, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.run import run_job
@@ -69,7 +69,9 @@ def make_slide(folder: Path, recipe: ExtractRecipe, n_tiles: int) -> PreparedSli
 
 def decode(prepared: PreparedSlide, recipe: ExtractRecipe, batch: int) -> list[np.ndarray]:
     """The tiles the job will encode, in its batches."""
-    with TileReader(prepared.identity.source, prepared.geometry, tile_px=recipe.tiles.px, workers=2) as reader:
+    with open_reader(
+        prepared.identity.source, prepared.geometry, tile_px=recipe.tiles.px, workers=2, sample=prepared.coords
+    ) as reader:
         return [found.tiles for found in reader.batches(prepared.coords[: recipe.tiles.max_tiles], batch_size=batch)]
 
 

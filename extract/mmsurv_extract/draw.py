@@ -113,7 +113,7 @@ def draw(
         stop_if_set(stop)
         reasons = np.array([reader.rejected[row] for row in np.flatnonzero(~kept).tolist()], np.uint8)
         drawn = drawn.then(Draw(kept=rows[kept], features=features[kept], rejected=rows[~kept], reasons=reasons))
-        _require_readable(drawn, path)
+        _require_readable(drawn, path, reader.last_error)
     if not len(drawn.kept):
         raise NoTissueError(
             f"{path}: none of its {drawn.n_drawn} tissue tiles can be used: {drawn.lost()}. Leave the slide out, or "
@@ -122,10 +122,10 @@ def draw(
     return drawn
 
 
-def _require_readable(drawn: Draw, path: Path) -> None:
+def _require_readable(drawn: Draw, path: Path, last_error: UnreadableSlideError | None) -> None:
     unreadable = int((drawn.reasons == UNREADABLE).sum())
     if unreadable > MAX_UNREADABLE * drawn.n_drawn:
         raise UnreadableSlideError(
             f"{path}: {unreadable} of the {drawn.n_drawn} tiles drawn cannot be read, more than half. Copy the file "
-            "again, or leave the slide out."
-        )
+            f"again, or leave the slide out. The last error: {last_error}"
+        ) from last_error

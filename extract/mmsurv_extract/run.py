@@ -207,7 +207,9 @@ class _Job:
         extended, before = work.held or (None, nothing_drawn(self.encoder.dim))
         self.progress.begin(prepared.slide_id, n_wanted(tiles.max_tiles, prepared.n_tissue_tiles) - len(before.kept))
         source = prepared.identity.source
-        with open_reader(source, prepared.geometry, tile_px=tiles.px, workers=self.options.workers) as reader:
+        with open_reader(
+            source, prepared.geometry, tile_px=tiles.px, workers=self.options.workers, sample=prepared.coords
+        ) as reader:
             drawn = draw(
                 reader, self.encoder, prepared.coords, tiles.max_tiles,
                 before=before, batch_size=self.options.batch_size, path=source.path, stop=self.stop,

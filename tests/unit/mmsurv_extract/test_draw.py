@@ -28,12 +28,15 @@ class Pretender:
     def __init__(self, fates: list[int]) -> None:
         self.fates = fates
         self.rejected: dict[int, int] = {}
+        self.last_error: UnreadableSlideError | None = None
         self.asked: list[list[int]] = []
 
     def batches(self, coords: np.ndarray, *, batch_size: int, stop: Any = None) -> Iterator[Batch]:
         xs = coords[:, 0].tolist()
         self.asked.append(xs)
         self.rejected = {row: self.fates[x] for row, x in enumerate(xs) if self.fates[x]}
+        if UNREADABLE in self.rejected.values():
+            self.last_error = UnreadableSlideError("torn")
         rows = [row for row in reversed(range(len(xs))) if row not in self.rejected]
         for i in range(0, len(rows), batch_size):
             some = np.array(rows[i : i + batch_size])
@@ -81,7 +84,7 @@ def test_all_tiles_are_drawn_for_zero_and_where_there_are_not_enough() -> None:
 
 def test_a_slide_fails_when_more_than_half_of_the_tiles_drawn_cannot_be_read() -> None:
     assert drawn([GOOD, UNREADABLE, GOOD, UNREADABLE], 0).n_drawn == 4
-    with pytest.raises(UnreadableSlideError, match=r"slide\.tiff: 2 of the 3 tiles drawn cannot be read"):
+    with pytest.raises(UnreadableSlideError, match=r"2 of the 3 tiles drawn cannot be read.*The last error: torn"):
         drawn([GOOD, UNREADABLE, UNREADABLE], 0)
     assert drawn([GOOD, NEAR_WHITE, NEAR_WHITE], 0).kept.tolist() == [0], "a tile that was read is no read error"
 
