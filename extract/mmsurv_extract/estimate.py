@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmsurv.store import FeatureStore, open_store
+from mmsurv.store.dtypes import numpy_dtype
 from mmsurv.store.manifest import FILE_NAME, new_manifest, require_same
 from mmsurv_extract.discover import Discovery, SlideSource
 from mmsurv_extract.draw import n_wanted
@@ -30,7 +31,6 @@ BYTES_PER_TILE_BESIDE_FEATURES = 12
 """Coordinates (2 × int32) and tissue fraction (float32)."""
 RECORD_OVERHEAD_BYTES = 8192
 """HDF5's own structures and the attributes, about."""
-DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 TIMED_TILES = 16
 
 
@@ -76,7 +76,7 @@ def estimate_job(
         JobStopped: ``stop`` was set.
     """
     found = Estimate()
-    feature_bytes = encoder.dim * DTYPE_BYTES[recipe.dtype]
+    feature_bytes = encoder.dim * numpy_dtype(recipe.dtype).itemsize
     for slide_id, paths in discovery.collisions.items():
         found.failed.append(FailedSlide(slide_id, "BadSlideIdError", f"several slides: {', '.join(map(str, paths))}"))
     for source in discovery.sources:
@@ -124,16 +124,16 @@ def _look_at(
     return f"{n_tiles} of {prepared.n_tissue_tiles} tissue tiles{more}"
 
 
-def existing_store(path: Path, recipe: Mapping[str, Any], *, dim: int, dtype: str) -> FeatureStore | None:
-    """The store at ``path`` if there is one, checked against the recipe; nothing is made.
+def existing_store(path: Path, recipe: Mapping[str, Any], *, dim: int, dtype: str, backend: str) -> FeatureStore | None:
+    """The store at ``path`` if there is one, checked against what is asked for; nothing is made.
 
     Raises:
-        RecipeMismatchError: it is of another recipe.
+        RecipeMismatchError: it is of another recipe or backend.
     """
     if not (path / FILE_NAME).is_file():
         return None
     store = open_store(path)
-    wanted = new_manifest(backend=store.backend, recipe=recipe, dim=dim, dtype=dtype)
+    wanted = new_manifest(backend=backend, recipe=recipe, dim=dim, dtype=dtype)
     require_same(store.manifest, wanted, path)
     return store
 

@@ -29,6 +29,9 @@ class TileEncoder(Protocol):
     def device(self) -> object:
         """What it runs on; its text begins with the kind, such as "cpu" or "cuda"."""
 
+    def describe(self) -> dict[str, Any]:
+        """What decides the features: the encoder's part of the recipe's fingerprint."""
+
     def __call__(self, tiles: np.ndarray, /) -> np.ndarray:
         """(B, px, px, 3) uint8 to (B, D) float32."""
 
@@ -82,6 +85,12 @@ class JobSummary:
     @property
     def tiles_per_second(self) -> float:
         return self.n_tiles / self.seconds if self.seconds else 0.0
+
+    def add(self, other: JobSummary) -> None:
+        """Count another job into this one."""
+        for name in ("done", "extended", "skipped", "failed", "n_tiles", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.stopped = self.stopped or other.stopped
 
     def to_table(self) -> dict[str, Any]:
         """JSON-able."""

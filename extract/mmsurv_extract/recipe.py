@@ -57,7 +57,7 @@ class ExtractRecipe:
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Type the features are stored in."""
 
 

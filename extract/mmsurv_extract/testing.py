@@ -35,6 +35,9 @@ class MeanColour:
     def __init__(self) -> None:
         self.n_batches = 0
 
+    def describe(self) -> dict[str, Any]:
+        return {"name": "mean-colour", "weights": "random"}
+
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         self.n_batches += 1
         flat = tiles.reshape(len(tiles), -1, 3).astype(np.float32)
@@ -43,7 +46,7 @@ class MeanColour:
 
 def see_through_store(path: Path, recipe: ExtractRecipe = RECIPE, *, backend: str = "hdf5") -> FeatureStore:
     """The store at ``path`` of this recipe and :class:`MeanColour`, made if missing."""
-    table = fingerprint_table(recipe, {"name": "mean-colour"})
+    table = fingerprint_table(recipe, MeanColour().describe())
     return create_store(path, recipe=table, dim=MeanColour.dim, dtype=recipe.dtype, backend=backend)
 
 

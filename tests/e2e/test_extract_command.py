@@ -168,6 +168,21 @@ def test_a_larger_number_of_tiles_extends_and_a_dry_run_says_by_how_many(tmp_pat
     np.testing.assert_array_equal(fifteen.coords[:10], ten.coords)
 
 
+def test_the_kind_of_store_is_chosen_once_and_kept(tmp_path: Path, command: Command) -> None:
+    tissue_slide(tmp_path / "slides" / "a.tiff")
+    job = (tmp_path / "slides", "-o", tmp_path / "store", "--tiles", "3", "--dtype", "float32")
+    assert command(*job, "--backend", "zarr")[0] == 0
+    tissue_slide(tmp_path / "slides" / "b.tiff", seed=1)
+    code, _, err = command(*job)
+    assert code == 0, err
+    store = open_store(tmp_path / "store")
+    assert (store.backend, store.dtype, store.slide_ids()) == ("zarr", np.dtype("float32"), ["a", "b"])
+    for other in (("--backend", "hdf5"), ("--backend", "hdf5", "--dry-run"), ("--dtype", "float16")):
+        code, _, err = command(*job, *other)
+        assert code == 1
+        assert "RecipeMismatchError" in err
+
+
 def test_json_is_all_there_is_on_standard_output(tmp_path: Path, command: Command) -> None:
     tissue_slide(tmp_path / "a.tiff")
     code, out, _ = command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--json", "--tiles", "5")
