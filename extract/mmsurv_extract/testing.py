@@ -6,8 +6,13 @@ batch and on any machine, and nothing heavy is loaded.
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from mmsurv_extract.progress import Progress
 from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.run import run_job
+from mmsurv_extract.stop import StopOnSignal
 
 RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp=4))
 """Small tiles and a fine mask, for small slides."""
@@ -67,3 +73,48 @@ def see_through_job(
         return run_job(
             discovery, store, recipe, encoder or MeanColour(), job, progress=progress, stop=stop or threading.Event()
         )
+
+
+class Slow(MeanColour):
+    """Takes its time over each batch, so that a test can come in between."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        time.sleep(self._seconds)
+        return super().__call__(tiles)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The job as a process of its own: ``python -m mmsurv_extract.testing SLIDES... -o STORE``.
+
+    Returns:
+        The exit code of ``mmsurv extract``. The summary goes to standard output as JSON.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("slides", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", required=True, type=Path)
+    parser.add_argument("--tiles", type=int, default=RECIPE.tiles.max_tiles)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--backend", default="hdf5")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=0.0, help="per batch")
+    given = parser.parse_args(arguments)
+    recipe = replace(RECIPE, tiles=replace(RECIPE.tiles, max_tiles=given.tiles))
+    with StopOnSignal() as signals:
+        summary = see_through_job(
+            given.slides,
+            see_through_store(given.output, recipe, backend=given.backend),
+            recipe,
+            encoder=Slow(given.seconds),
+            stop=signals.stop,
+            batch_size=given.batch_size,
+        )
+        sys.stdout.write(json.dumps({**summary.to_table(), "device": given.device}) + "\n")
+        return signals.exit_code if summary.stopped else int(bool(summary.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
