@@ -282,14 +282,23 @@ class FeatureStore(ABC):
         """Slides that could not be encoded, by id."""
         return self._failures.all()
 
+    def copy_failure(self, failure: Failure) -> None:
+        """Note another store's failure as it is, unless the slide has a record here."""
+        if failure.slide_id not in self.slide_ids():
+            self._failures.put(failure)
+
+    def failure_path(self, slide_id: str) -> Path:
+        """The file that holds, or would hold, a slide's failure."""
+        return self._failures.path(slide_id)
+
     def clear_failure(self, slide_id: str) -> None:
         self._failures.clear(slide_id)
 
     def verify(self, slide_id: str) -> list[str]:
         """Check one record from its bytes, whatever was remembered. Returns problems; none means it is good."""
-        from mmsurv.store.verify import problems
+        from mmsurv.store.verify import examine
 
-        return problems(self, slide_id)
+        return examine(self, slide_id).problems
 
     def _existing(self, slide_id: str) -> Path:
         path = self.record_path(slide_id)

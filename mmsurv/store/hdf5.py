@@ -72,7 +72,9 @@ def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> None:
         kind, array = _bfloat16(), array.view("<u2")
     else:
         kind = h5py.h5t.py_create(array.dtype, logical=True)
-    dataset = h5py.h5d.create(file.id, name.encode(), kind, space)
+    timeless = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    timeless.set_obj_track_times(False)  # the same record is the same bytes, whenever it is written
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space, timeless)
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array, mtype=kind)
 
 
@@ -124,7 +126,7 @@ def _record(path: Path) -> AbstractContextManager[h5py.File]:
 
 
 def _write_attributes(target: h5py.File | h5py.Dataset, attributes: Mapping[str, Scalar]) -> None:
-    for key, value in attributes.items():
+    for key, value in sorted(attributes.items()):  # so that the bytes do not depend on who collected them
         if isinstance(value, str):
             text = value.encode()
             target.attrs.create(key, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))

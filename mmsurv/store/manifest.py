@@ -69,6 +69,12 @@ def new_manifest(*, backend: str, recipe: Mapping[str, Any], dim: int, dtype: st
     )
 
 
+def with_backend(manifest: Manifest, backend: str) -> Manifest:
+    """The manifest of the same store in another backend."""
+    digest = _digest(backend, manifest.recipe, manifest.dim, manifest.dtype)
+    return dataclasses.replace(manifest, backend=backend, manifest_sha256=digest)
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check ``store.json`` of the store at ``path``.
 
