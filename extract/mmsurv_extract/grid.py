@@ -63,10 +63,10 @@ def tile_positions(width: int, height: int, side: float) -> np.ndarray:
 
 
 def tissue_fractions(mask: np.ndarray, coords: np.ndarray, side: float, mask_downsample: float) -> np.ndarray:
-    """Share of each tile that the mask calls tissue, weighted exactly by area.
+    """Share of each tile that the mask marks, tissue as a rule, weighted exactly by area.
 
     Args:
-        mask: (H, W), True where there is tissue; pixel (r, c) covers level-0 ``[c, c + 1) * mask_downsample`` by
+        mask: (H, W), True where there is some; pixel (r, c) covers level-0 ``[c, c + 1) * mask_downsample`` by
             ``[r, r + 1) * mask_downsample``. Outside it there is none.
         coords: (T, 2) level-0 (x, y).
         side: side of a tile in level-0 pixels.

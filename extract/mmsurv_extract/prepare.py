@@ -12,9 +12,10 @@ import numpy as np
 
 from mmsurv.errors import MppError, NoTissueError
 from mmsurv.store import check_slide_id, rank_order
+from mmsurv.store.record import INK, TISSUE
 from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, tile_geometry, tile_positions, tissue_fractions
-from mmsurv_extract.mask import tissue_mask
+from mmsurv_extract.mask import classify
 from mmsurv_extract.overview import overview_downsample, read_overview, thumbnail
 from mmsurv_extract.patches import PatchFolder
 from mmsurv_extract.recipe import ExtractRecipe
@@ -52,6 +53,7 @@ class PreparedSlide:
     n_tissue_tiles: int
     """Tiles with enough tissue; a job encodes the first of them."""
     mask: np.ndarray
+    """(H, W) uint8, codes of :data:`mmsurv.store.record.MASK_CODES`."""
     mask_downsample: int
     thumbnail: bytes
     thumbnail_downsample: float
@@ -102,15 +104,16 @@ def prepare(
         slide.width, slide.height, mpp=mpp, target_mpp=recipe.mask.mpp, max_px=recipe.mask.max_px
     )
     overview = read_overview(slide, downsample, stop)
-    mask = tissue_mask(overview.rgb, recipe.mask)
-    fractions = _tissue(slide, mask, positions, geometry.side_level0, downsample)
-    enough = fractions >= tiles.min_tissue
+    mask = classify(overview.rgb, recipe.mask)
+    fractions = _tissue(slide, mask == TISSUE, positions, geometry.side_level0, downsample)
+    inked = tissue_fractions(mask == INK, positions, geometry.side_level0, downsample) > recipe.mask.max_ink
+    enough = (fractions >= tiles.min_tissue) & ~inked
     if isinstance(slide, PatchFolder):
         # Its patch could not be shown to the mask: a candidate, so that the record says it is unreadable.
         enough[sorted(slide.unreadable)] = True
     chosen = np.flatnonzero(enough)
     if not chosen.size:
-        raise NoTissueError(_nothing_to_encode(identity, recipe, mask, len(positions), fractions))
+        raise NoTissueError(_nothing_to_encode(identity, recipe, mask, fractions))
     order = chosen[rank_order(identity.source.slide_id, positions[chosen], tiles.seed)]
     jpeg, jpeg_downsample = thumbnail(overview)
     return PreparedSlide(
@@ -154,22 +157,26 @@ def _require_fine_enough(slide: Slide, identity: Identity, recipe: ExtractRecipe
         )
 
 
-def _nothing_to_encode(
-    identity: Identity, recipe: ExtractRecipe, mask: np.ndarray, n_positions: int, fractions: np.ndarray
-) -> str:
+def _nothing_to_encode(identity: Identity, recipe: ExtractRecipe, mask: np.ndarray, fractions: np.ndarray) -> str:
     path, tiles = identity.source.path, recipe.tiles
-    if not n_positions:
+    if not len(fractions):
         side = tiles.px * tiles.mpp
         return (
             f"{path}: {identity.width} × {identity.height} pixels of {identity.resolution.mpp:g} µm hold no whole tile "
             f"of {side:g} µm. Check the resolution (--override-mpp UM), or use smaller tiles (--tile-px)."
         )
-    if not mask.any():
+    tissue = mask == TISSUE
+    if not tissue.any():
         return (
             f"{path}: no tissue found: nothing in it is coloured enough (HSV saturation) to be told from glass. "
             "Leave the slide out, or lower mask.min_saturation in the recipe."
         )
+    if fractions.max() >= tiles.min_tissue:
+        return (
+            f"{path}: every tile with tissue is covered with pen ink by more than {recipe.mask.max_ink:.0%}. Leave the "
+            "slide out, or raise mask.max_ink in the recipe."
+        )
     return (
-        f"{path}: {mask.mean():.1%} of it is tissue, but no tile holds {tiles.min_tissue:.0%}; the fullest holds "
+        f"{path}: {tissue.mean():.1%} of it is tissue, but no tile holds {tiles.min_tissue:.0%}; the fullest holds "
         f"{fractions.max():.0%}. Lower tiles.min_tissue in the recipe."
     )
