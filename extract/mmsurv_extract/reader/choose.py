@@ -27,9 +27,6 @@ COMPARED = 4
 """Tiles of the slide that both readers read before one is trusted."""
 TOLERANCE = {"jpeg": 0, "lossless": 0, "jpeg2000": 1, "jpeg2000-ycbcr": 1}
 """Largest difference of a pixel value that counts as the same, by codec; JPEG 2000 is decoded in floats."""
-INTERPOLATED = 2
-"""The same in a level of no whole downsample: the library interpolates there, in fixed point; what it gives is
-compared with the same interpolation in floats."""
 
 
 def open_reader(
@@ -67,31 +64,32 @@ def _direct(
     source: SlideSource, geometry: Geometry, sample: np.ndarray, options: dict[str, Any]
 ) -> FileTileReader | None:
     with open_slide(source) as slide:
-        level = tiff_level(slide, geometry.level)
+        downsample = slide.level_downsamples[geometry.level]
+        # Between whole downsamples the library interpolates between pixels, so the two cannot be the same.
+        level = tiff_level(slide, geometry.level) if is_whole(downsample) else None
         if level is None:
             return None
         reader = FileTileReader(
             source,
             geometry,
             level=level,
-            downsample=slide.level_downsamples[geometry.level],
+            downsample=downsample,
             background=slide.background,
             **options,
         )
         places = np.linspace(0, len(sample) - 1, COMPARED).astype(int)
         difference = greatest_difference(reader, slide, geometry, sample[np.unique(places)])
-        limit = TOLERANCE[level.codec] if is_whole(slide.level_downsamples[geometry.level]) else INTERPOLATED
-        if difference is not None and difference <= limit:
+        if difference is not None and difference <= TOLERANCE[level.codec]:
             return reader
     reader.close()
     logger.info(
         "%s: its own tiles are not what the slide library shows (%s); the slower reader is used.",
-        source.path, "none of the tiles compared can be read" if difference is None else f"off by {difference:g}",
+        source.path, "none of the tiles compared can be read" if difference is None else f"off by {difference}",
     )  # fmt: skip
     return None
 
 
-def greatest_difference(reader: FileTileReader, slide: Slide, geometry: Geometry, corners: np.ndarray) -> float | None:
+def greatest_difference(reader: FileTileReader, slide: Slide, geometry: Geometry, corners: np.ndarray) -> int | None:
     """Greatest difference of a pixel value between what the file's tiles and the slide library give.
 
     Returns:
@@ -101,22 +99,11 @@ def greatest_difference(reader: FileTileReader, slide: Slide, geometry: Geometry
     found = []
     for x, y in corners.tolist():
         window = window_of(x, y, downsample=downsample, side=geometry.side_level)
+        left, top = window.x * round(downsample), window.y * round(downsample)
         try:
-            ours = reader.read_one(x, y).astype(np.float64)
-            if is_whole(downsample):
-                x, y = window.x * round(downsample), window.y * round(downsample)
-                theirs = slide.read_region(x, y, geometry.level, window.width, window.height)
-            else:
-                # The library begins between pixels and interpolates; so do we, one row and column less.
-                ours = _shifted(ours, window.left, window.top)
-                theirs = slide.read_region(x, y, geometry.level, window.width - 1, window.height - 1)
+            ours = reader.read_one(x, y)
+            theirs = slide.read_region(left, top, geometry.level, window.width, window.height)
         except UnreadableSlideError:
             continue
-        found.append(float(np.abs(ours - np.asarray(theirs)).max()))
+        found.append(int(np.abs(ours.astype(np.int16) - np.asarray(theirs)).max()))
     return max(found, default=None)
-
-
-def _shifted(pixels: np.ndarray, left: float, top: float) -> np.ndarray:
-    """Pixels ``left`` and ``top`` further on, linearly between their neighbours; one row and column less."""
-    across = pixels[:, :-1] * (1 - left) + pixels[:, 1:] * left
-    return across[:-1] * (1 - top) + across[1:] * top
