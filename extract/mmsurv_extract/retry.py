@@ -21,6 +21,7 @@ from mmsurv_extract.discover import Discovery, SlideSource
 from mmsurv_extract.encoder_settings import RANDOM, EncoderSettings
 from mmsurv_extract.job import FailedSlide, JobOptions, TileEncoder
 from mmsurv_extract.mask import MaskSettings
+from mmsurv_extract.quality import QualitySettings
 from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
 
@@ -39,7 +40,7 @@ def recipe_of_store(store: FeatureStore, *, weights: str | None = None, weights_
         WeightsError: the weights must be given and are not.
     """
     table = store.recipe
-    if not {"encoder", "tiles", "mask", "sample"} <= set(table):
+    if not {"encoder", "tiles", "mask", "quality", "sample"} <= set(table):
         raise StoreError(
             f"{store.path} was not made by `mmsurv extract` (its recipe has no tiles and mask), so its slides cannot "
             "be encoded again. Encode them into a new store."
@@ -56,6 +57,7 @@ def recipe_of_store(store: FeatureStore, *, weights: str | None = None, weights_
         encoder=_known(EncoderSettings, encoder, where),
         tiles=_known(TileSettings, {**table["tiles"], "seed": table["sample"]["seed"]}, where),
         mask=_known(MaskSettings, table["mask"], where),
+        quality=_known(QualitySettings, table["quality"], where),
         dtype=table["dtype"],
     )
 

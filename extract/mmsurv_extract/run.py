@@ -25,6 +25,7 @@ from mmsurv_extract.draw import Draw, draw, n_wanted, nothing_drawn
 from mmsurv_extract.job import SLIDE_ERRORS, FailedSlide, JobOptions, JobSummary, TileEncoder
 from mmsurv_extract.prepare import Identity, PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress, duration
+from mmsurv_extract.quality import inspector
 from mmsurv_extract.reader import open_reader
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.record import make_record
@@ -208,8 +209,9 @@ class _Job:
         self.progress.begin(prepared.slide_id, n_wanted(tiles.max_tiles, prepared.n_tissue_tiles) - len(before.kept))
         source = prepared.identity.source
         with open_reader(
-            source, prepared.geometry, tile_px=tiles.px, workers=self.options.workers, sample=prepared.coords
-        ) as reader:
+            source, prepared.geometry, tile_px=tiles.px, workers=self.options.workers,
+            inspect=inspector(self.recipe.quality, tiles.mpp), sample=prepared.coords,
+        ) as reader:  # fmt: skip
             drawn = draw(
                 reader, self.encoder, prepared.coords, tiles.max_tiles,
                 before=before, batch_size=self.options.batch_size, path=source.path, stop=self.stop,

@@ -12,6 +12,7 @@ from mmsurv.store import FeatureStore, create_store
 from mmsurv.store.testing import RECIPE as NO_EXTRACTION
 from mmsurv_extract.job import JobOptions
 from mmsurv_extract.mask import MaskSettings
+from mmsurv_extract.quality import QualitySettings
 from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.retry import failures_to_retry, recipe_of_store, require_recipe_of_store, retry_tasks
@@ -21,6 +22,7 @@ from mmsurv_extract.testing import MeanColour, see_through_store
 UNUSUAL = ExtractRecipe(
     tiles=TileSettings(px=48, mpp=0.75, min_tissue=0.4, seed=-5, max_tiles=7),
     mask=MaskSettings(mpp=3.5, max_px=512, min_saturation=5, max_saturation=50, min_white=200, black=9),
+    quality=QualitySettings(focus=False, min_sharpness=0.2, white_level=211, max_white=0.75),
     dtype="float32",
 )
 
@@ -41,7 +43,7 @@ def fails(store: FeatureStore, slide_id: str, *, max_tiles: int = 7, mpp: MppOpt
 
 def test_a_store_s_recipe_is_built_again_from_the_store(store: FeatureStore) -> None:
     built = recipe_of_store(store)
-    for part in ("mask", "dtype"):
+    for part in ("mask", "quality", "dtype"):
         assert getattr(built, part) == getattr(UNUSUAL, part)
     assert dataclasses.replace(built.tiles, max_tiles=7) == UNUSUAL.tiles
     require_recipe_of_store(store, built, MeanColour())
