@@ -32,6 +32,11 @@ RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp
 """Small tiles and a fine mask, for small slides."""
 
 
+def asking_for(max_tiles: int) -> ExtractRecipe:
+    """:data:`RECIPE` with so many tiles per slide; 0 means all."""
+    return replace(RECIPE, tiles=replace(RECIPE.tiles, max_tiles=max_tiles))
+
+
 class MeanColour:
     """Mean and standard deviation of each channel, (B, 6) float32."""
 
@@ -102,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=0.0, help="per batch")
     given = parser.parse_args(arguments)
-    recipe = replace(RECIPE, tiles=replace(RECIPE.tiles, max_tiles=given.tiles))
+    recipe = asking_for(given.tiles)
     with StopOnSignal() as signals:
         summary = see_through_job(
             given.slides,

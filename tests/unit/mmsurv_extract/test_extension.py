@@ -16,16 +16,11 @@ from mmsurv.store import FeatureStore, SlideRecord
 from mmsurv.store.record import UNREADABLE
 from mmsurv_extract import record as records
 from mmsurv_extract.job import JobSummary
-from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.testing import RECIPE, MeanColour, see_through_job, see_through_store
+from mmsurv_extract.testing import MeanColour, asking_for, see_through_job, see_through_store
 
 MakeSlide = Callable[..., Path]
 BreakTiles = Callable[[Path, list[int]], None]
-
-
-def asking_for(count: int) -> ExtractRecipe:
-    return dataclasses.replace(RECIPE, tiles=dataclasses.replace(RECIPE.tiles, max_tiles=count))
 
 
 def run(folder: Path, count: int, *, to: str = "store", **options: Any) -> tuple[JobSummary, FeatureStore]:

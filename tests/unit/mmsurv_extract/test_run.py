@@ -14,10 +14,12 @@ import pytest
 
 from mmsurv.errors import RecipeMismatchError, StoreError
 from mmsurv.store import FeatureStore, rank_order
+from mmsurv.store.record import NEAR_WHITE
 from mmsurv_extract.job import JobOptions, JobSummary
+from mmsurv_extract.quality import QualitySettings
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.testing import RECIPE, MeanColour, see_through_job, see_through_store
+from mmsurv_extract.testing import RECIPE, MeanColour, asking_for, see_through_job, see_through_store
 
 
 class Job:
@@ -27,20 +29,16 @@ class Job:
         self.slides = folder / "slides"
         self.path = folder / "store"
 
-    def store(self, recipe: ExtractRecipe = RECIPE) -> FeatureStore:
-        return see_through_store(self.path, recipe)
+    def store(self, recipe: ExtractRecipe = RECIPE, name: str = "store") -> FeatureStore:
+        return see_through_store(self.path.with_name(name), recipe)
 
-    def run(self, *arguments: Path, recipe: ExtractRecipe = RECIPE, **options: Any) -> JobSummary:
-        return see_through_job(arguments or [self.slides], self.store(recipe), recipe, **options)
+    def run(self, *arguments: Path, recipe: ExtractRecipe = RECIPE, to: str = "store", **options: Any) -> JobSummary:
+        return see_through_job(arguments or [self.slides], self.store(recipe, to), recipe, **options)
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     return Job(tmp_path)
-
-
-def n_tiles(recipe: ExtractRecipe, count: int) -> ExtractRecipe:
-    return replace(recipe, tiles=replace(recipe.tiles, max_tiles=count))
 
 
 def test_a_record_holds_the_features_of_the_tissue_and_says_where_they_are_from(
@@ -67,10 +65,10 @@ def test_a_record_holds_the_features_of_the_tissue_and_says_where_they_are_from(
 
 def test_a_smaller_sample_is_a_prefix_of_a_larger_one(job: Job, make_slide: Callable[..., Path]) -> None:
     make_slide("slides/a.tiff")
-    job.run(recipe=n_tiles(RECIPE, 40))
+    job.run(recipe=asking_for(40))
     forty = job.store().read("a")
     shutil.rmtree(job.path)
-    job.run(recipe=n_tiles(RECIPE, 10))
+    job.run(recipe=asking_for(10))
     ten = job.store().read("a")
     np.testing.assert_array_equal(ten.coords, forty.coords[:10])
     np.testing.assert_array_equal(ten.features, forty.features[:10])
@@ -78,7 +76,7 @@ def test_a_smaller_sample_is_a_prefix_of_a_larger_one(job: Job, make_slide: Call
 
 def test_rows_are_in_rank_order(job: Job, make_slide: Callable[..., Path]) -> None:
     make_slide("slides/a.tiff")
-    job.run(recipe=n_tiles(RECIPE, 40))
+    job.run(recipe=asking_for(40))
     coords = job.store().read("a").coords
     np.testing.assert_array_equal(rank_order("a", coords, RECIPE.tiles.seed), np.arange(40))
     # The sample is spread over the tissue, whose height is 640.
@@ -87,7 +85,7 @@ def test_rows_are_in_rank_order(job: Job, make_slide: Callable[..., Path]) -> No
 
 def test_the_sample_does_not_depend_on_the_other_slides(job: Job, make_slide: Callable[..., Path]) -> None:
     path = make_slide("slides/b.tiff", seed=1)
-    recipe = n_tiles(RECIPE, 20)
+    recipe = asking_for(20)
     job.run(recipe=recipe)
     alone = job.store().read("b")
     make_slide("slides/a.tiff")
@@ -207,6 +205,30 @@ def test_unreadable_tiles_are_counted_in_the_record(
     still = [i for i, c in enumerate(whole.coords.tolist()) if tuple(c) in kept]
     np.testing.assert_array_equal(record.coords, whole.coords[still])
     np.testing.assert_array_equal(record.features, whole.features[still])
+
+
+def test_tiles_that_are_not_fit_are_made_good_by_others_and_said_in_the_record(
+    job: Job, make_slide: Callable[..., Path]
+) -> None:
+    light = np.random.default_rng(0).random((10, 16)) < 0.4
+    uneven = np.random.default_rng(1).integers(-8, 8, (20, 32, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    colours = np.where(light[..., None], [215, 150, 190], [190, 90, 160]).repeat(32, axis=0).repeat(32, axis=1)
+    path = make_slide("slides/a.tiff", rgb=np.clip(colours + uneven, 0, 255).astype(np.uint8))
+    recipe = replace(asking_for(30), quality=QualitySettings(white_level=120))
+    summary = job.run(recipe=recipe)
+    assert summary.n_tiles == 30
+    record = job.store(recipe).read("a")
+    assert record.n_tiles == 30
+    assert record.rejected is not None
+    assert record.rejected_reason is not None
+    assert set(record.rejected_reason.tolist()) == {NEAR_WHITE}
+    assert len(record.rejected) == record.attributes["n_near_white"] > 5
+    assert all(light[y // 32, x // 32] for x, y in record.rejected.tolist())
+    assert not any(light[y // 32, x // 32] for x, y in record.coords.tolist())
+    assert job.store(recipe).verify("a") == []
+    (failed,) = job.run(path, recipe=replace(recipe, quality=QualitySettings(white_level=20)), to="other").failed
+    assert failed.error == "NoTissueError"
+    assert "none of its 160 tissue tiles can be used: 160 near white" in failed.message
 
 
 def test_what_a_record_was_made_with_is_in_it(job: Job, make_slide: Callable[..., Path]) -> None:
