@@ -225,15 +225,19 @@ class _Job:
         prepared, held = work.prepared, work.held
         slide_id = prepared.slide_id
         try:
-            self.store.write(record, extend=True)
+            published = self.store.write(record, extend=True)
         except OSError as error:
             raise self._unwritable(error, slide_id) from error
         except MmsurvError as error:
             self.fail(slide_id, str(prepared.identity.source.path.absolute()), error)
             return
         n_new = record.n_tiles - (held[0].n_tiles if held else 0)
-        (self.summary.extended if held else self.summary.done).append(slide_id)
         self.summary.n_tiles += n_new
+        if not published:
+            self.summary.skipped.append(slide_id)
+            self.progress.end(slide_id, "another process was first; its record stays")
+            return
+        (self.summary.extended if held else self.summary.done).append(slide_id)
         outcome = _outcome(drawn, n_new, prepared.n_tissue_tiles, time.monotonic() - started)
         self.progress.end(slide_id, outcome, encoded=True)
 

@@ -192,6 +192,19 @@ def test_without_leases_the_work_is_done_all_the_same(store: FeatureStore, caplo
     assert caplog.text.count("leases cannot be kept") == 1
 
 
+def test_of_two_that_encode_one_slide_the_second_leaves_the_first_one_s_record(
+    store: FeatureStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def other_is_first() -> None:
+        (store.path / "leases").rename(store.path / "away")
+        see_through_job([slides(store)[0] / "a.tiff"], store)
+        (store.path / "away").rename(store.path / "leases")
+
+    summary = see_through_job(slides(store), store, encoder=Notices(other_is_first))
+    assert (summary.skipped, summary.done) == (["a"], ["b", "c"])
+    assert "a: another process was first; its record stays" in capsys.readouterr().err
+
+
 def test_dead_leases_are_swept_when_the_job_ends(store: FeatureStore, other: Leases) -> None:
     from mmsurv.store import processes
 
