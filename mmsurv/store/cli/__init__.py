@@ -19,7 +19,7 @@ GROUP = "mmsurv.store_commands"
 PLUGGED = {"retry": "Encode the slides again that failed."}
 
 _COMMANDS = (
-    look.info, look.list_, check.verify, check.prune, exchange.import_, copy.convert,
+    look.info, look.list_, check.verify, check.prune, exchange.import_, exchange.export, copy.convert,
 )  # fmt: skip
 
 
