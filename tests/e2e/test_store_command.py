@@ -1,5 +1,6 @@
 """``mmsurv store`` as typed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from mmsurv.cli import cli
 from mmsurv.errors import JobFailedError
-from mmsurv.store import create_store
+from mmsurv.store import create_store, open_store
 from mmsurv.store.testing import RECIPE, make_record
 
 
@@ -182,6 +183,20 @@ def test_stamp_files_are_imported_with_a_table_of_resolutions(tmp_path: Path, mo
         (tmp_path / "mpp.csv").write_text(text)
         assert message in str(run(*arguments, "--mpp-table", tmp_path / "mpp.csv").exception)
     assert "cannot be read" in str(run(*arguments, "--mpp-table", tmp_path / "none.csv").exception)
+
+
+def test_preview_draws_every_slide_and_names_what_it_could_not_draw(store_path: Path, tmp_path: Path) -> None:
+    store = open_store(store_path)
+    drawn = dataclasses.replace(make_record("d"), thumbnail=None)
+    store.write(drawn)
+    facts = run("store", "preview", store_path, "d", "-o", tmp_path / "pictures ä", "--json")
+    assert json.loads(facts.stdout) == {"written": [str(tmp_path / "pictures ä" / "d.png")], "problems": {}}
+    result = run("store", "preview", store_path)
+    assert f"1 pictures in {store_path / 'previews'}" in result.output
+    assert [path.name for path in (store_path / "previews").iterdir()] == ["d.png"]
+    assert isinstance(result.exception, JobFailedError)
+    assert "3 slides could not be drawn:\n  a: StoreError: a: its thumbnail is no picture" in str(result.exception)
+    assert "../x" in str(run("store", "preview", store_path, "../x").exception)
 
 
 def test_a_path_that_is_no_store_is_an_error_with_a_remedy(tmp_path: Path) -> None:
