@@ -6,6 +6,7 @@ Owns the one rule for what a slide may be called. An id comes from a file name o
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from mmsurv.errors import BadSlideIdError
 
@@ -32,6 +33,7 @@ def is_slide_id(name: str) -> bool:
     return _problem(name) is None
 
 
+@lru_cache(maxsize=1 << 16)  # asked at every read of a few rows, which takes not much longer than this
 def _problem(slide_id: str) -> str | None:
     if not slide_id:
         return "it is empty"

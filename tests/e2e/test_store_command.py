@@ -1,5 +1,6 @@
 """``mmsurv store`` as typed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from mmsurv.cli import cli
 from mmsurv.errors import JobFailedError
-from mmsurv.store import create_store
+from mmsurv.store import create_store, open_store
 from mmsurv.store.testing import RECIPE, make_record
 
 
@@ -137,12 +138,65 @@ def test_import_reads_what_stage_one_wrote_as_trident(store_path: Path, tmp_path
     shutil.copytree(store_path / "slides", source)
     with h5py.File(source / "z.h5", "w") as file:
         file["features"] = np.zeros((3, 5))
-    result = run("store", "import", source, "-o", tmp_path / "imported")
+    result = run("store", "import", source, "-o", tmp_path / "imported", "--backend", "zarr")
     assert "3 of 4 slides, 180 tiles × 8" in result.output
     assert isinstance(result.exception, JobFailedError)
     assert "z: ImportLayoutError" in str(result.exception)
-    assert "encoder (give --encoder)" in result.output
+    assert "warning: unknown: encoder, of 3 slides: who encoded it; give --encoder." in result.stderr
+    assert "warning: unknown: mpp, of 3 slides: µm per level-0 pixel." in result.stderr
+    assert "warning: lost: thumbnail (dataset), of 3 slides: a store has no place for it." in result.stderr
+    assert len(result.stderr.splitlines()) == len(set(result.stderr.splitlines()))
+    assert "backend        zarr" in run("store", "info", tmp_path / "imported").output
     assert run("store", "verify", tmp_path / "imported").exit_code == 0
+
+
+def test_export_writes_anothers_files_and_names_what_is_lost(store_path: Path, tmp_path: Path) -> None:
+    result = run("store", "export", store_path, "a", "b", "-o", tmp_path / "clam", "--layout", "clam")
+    assert f"2 slides written, 0 were there: {tmp_path / 'clam'}" in result.stdout
+    assert "warning: lost: mpp (attribute), of 2 slides: clam has no place for it." in result.stderr
+    assert "warning: lost: rejected (dataset), of 2 slides" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "clam").rglob("*.h5")) == ["a.h5", "a.h5", "b.h5", "b.h5"]
+    (tmp_path / "clam" / "h5_files" / "b.h5").write_bytes(b"mine")
+    result = run("store", "export", store_path, "-o", tmp_path / "clam", "--layout", "clam", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["written"], facts["kept"], list(facts["problems"])) == (["c"], ["a"], ["b"])
+    assert isinstance(result.exception, JobFailedError)
+    assert (tmp_path / "clam" / "h5_files" / "b.h5").read_bytes() == b"mine"
+
+
+def test_stamp_files_are_imported_with_a_table_of_resolutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "uni-1f").mkdir()
+    for name in ("a", "b"):
+        with h5py.File(tmp_path / "uni-1f" / f"{name}.h5", "w") as file:
+            file["feats"] = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float16)
+            file["coords"] = np.stack([np.arange(5) * 256.0, np.zeros(5)], 1).astype(np.float32)
+            file.attrs.update(extractor="uni", unit="um", tile_size_um=256.0, tile_size_px=224)
+    (tmp_path / "mpp.csv").write_text("slide_id,mpp\na,0.25\nb,0.5\n", encoding="utf-8-sig")
+    arguments = ("store", "import", tmp_path / "uni-1f", "-o", tmp_path / "store", "--json")
+    facts = json.loads(run(*arguments, "--mpp-table", tmp_path / "mpp.csv").stdout)
+    assert (facts["imported"], facts["problems"]) == (["a", "b"], {})
+    rows = {row["slide_id"]: row for row in json.loads(run("store", "list", tmp_path / "store", "--json").stdout)}
+    assert [rows[name]["tile_side_level0"] for name in "ab"] == [1024, 512]
+    assert "not both" in str(run(*arguments, "--mpp", "1", "--mpp-table", tmp_path / "mpp.csv").exception)
+    for text, message in (("slide_id,mpp\na,no\n", "line 2: mpp is 'no'"), ("id,um\n", "columns are id, um")):
+        (tmp_path / "mpp.csv").write_text(text)
+        assert message in str(run(*arguments, "--mpp-table", tmp_path / "mpp.csv").exception)
+    assert "cannot be read" in str(run(*arguments, "--mpp-table", tmp_path / "none.csv").exception)
+
+
+def test_preview_draws_every_slide_and_names_what_it_could_not_draw(store_path: Path, tmp_path: Path) -> None:
+    store = open_store(store_path)
+    drawn = dataclasses.replace(make_record("d"), thumbnail=None)
+    store.write(drawn)
+    facts = run("store", "preview", store_path, "d", "-o", tmp_path / "pictures ä", "--json")
+    assert json.loads(facts.stdout) == {"written": [str(tmp_path / "pictures ä" / "d.png")], "problems": {}}
+    result = run("store", "preview", store_path)
+    assert f"1 pictures in {store_path / 'previews'}" in result.output
+    assert [path.name for path in (store_path / "previews").iterdir()] == ["d.png"]
+    assert isinstance(result.exception, JobFailedError)
+    assert "3 slides could not be drawn:\n  a: StoreError: a: its thumbnail is no picture" in str(result.exception)
+    assert "../x" in str(run("store", "preview", store_path, "../x").exception)
 
 
 def test_a_path_that_is_no_store_is_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from importlib.metadata import entry_points
 import click
 
 from mmsurv.cli import load_command
-from mmsurv.store.cli import check, copy, exchange, look
+from mmsurv.store.cli import check, copy, exchange, look, show
 
 GROUP = "mmsurv.store_commands"
 
 PLUGGED = {"retry": "Encode the slides again that failed."}
 
 _COMMANDS = (
-    look.info, look.list_, check.verify, check.prune, exchange.import_, copy.convert,
+    look.info, look.list_, check.verify, check.prune, exchange.import_, exchange.export, copy.convert, show.preview,
 )  # fmt: skip
 
 

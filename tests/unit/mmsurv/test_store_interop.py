@@ -11,7 +11,8 @@ import pytest
 
 from mmsurv.errors import ImportLayoutError, RecipeMismatchError, StoreError
 from mmsurv.store.hdf5 import Hdf5Store
-from mmsurv.store.interop import import_features
+from mmsurv.store.interop.foreign import ForeignOptions
+from mmsurv.store.interop.importing import import_features
 
 TRIDENT = {
     "patch_size": 224, "patch_size_level0": 448, "level0_magnification": 40, "target_magnification": 20,
@@ -64,7 +65,9 @@ def test_clam_features_take_tile_sizes_from_the_patches_folder(tmp_path: Path) -
     with h5py.File(patches / "a.h5", "w") as file:
         file["coords"] = np.zeros((1, 2))
         file["coords"].attrs.update(patch_size=256, patch_level=1, downsample=np.array([4.0, 4.0]))
-    store, _ = import_features(tmp_path / "FEATURES", tmp_path / "store", patches=patches, encoder="resnet50")
+    store, _ = import_features(
+        tmp_path / "FEATURES", tmp_path / "store", options=ForeignOptions(patches=patches), encoder="resnet50"
+    )
     assert store.recipe["layout"] == "clam"
     assert store.read("a").coords_attributes == {"patch_size": 256, "patch_size_level0": 1024}
 
@@ -81,7 +84,10 @@ def test_a_batch_axis_of_one_is_dropped(tmp_path: Path) -> None:
         ({"features": np.ones((20, 7), np.float32)}, "7 dimensions, the store has 6"),
         ({"features": np.ones((19, 6), np.float32)}, "expected \\(19, 2\\)"),
         ({"features": np.full((20, 6), np.inf, np.float32)}, "NaN or Inf"),
-        ({"features": np.zeros((0, 6), np.float32), "coords": np.zeros((0, 2))}, "no tiles"),
+        (
+            {"features": np.zeros((0, 6), np.float32), "coords": np.zeros((0, 2))},
+            "has no tiles, its features are \\(0, 6\\)",
+        ),
         ({"coords": np.full((20, 2), 0.25, np.float32)}, "STAMP keeps µm"),
         ({"coords": np.full((20, 2), -1)}, "expected level-0 pixels"),
         ({"coords": np.zeros((20, 2), int)}, "19 tiles have the coordinates of another tile"),
@@ -127,7 +133,7 @@ def test_a_patches_file_without_a_size_is_named(tmp_path: Path) -> None:
         file["coords"] = np.zeros((1, 2))
         file["coords"].attrs["patch_size"] = "abc"
     with pytest.raises(ImportLayoutError, match="patch_size and downsample must be numbers"):
-        import_features(tmp_path / "f", tmp_path / "store", patches=tmp_path / "patches")
+        import_features(tmp_path / "f", tmp_path / "store", options=ForeignOptions(patches=tmp_path / "patches"))
 
 
 def test_a_full_disk_stops_the_import_and_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +173,83 @@ def test_importing_again_changes_nothing_and_another_encoder_is_refused(tmp_path
     assert store.record_path("a").read_bytes() == before
     with pytest.raises(RecipeMismatchError, match=r"encoder\.name +uni_v1 → conch"):
         import_features(tmp_path / "f", tmp_path / "store", encoder="conch")
+
+
+def test_every_field_that_a_store_has_no_place_for_is_named(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "f", "a", trident=True, attributes={"step": 3})
+    with h5py.File(path, "r+") as file:
+        file["annotation"] = np.zeros(3)
+        file.attrs["version"] = "1.2"
+    _, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert set(results[0].lost) == {
+        "annotation (dataset)", "savetodir (attribute of coords)", "step (attribute of coords)",
+        "version (attribute of the file)",
+    }  # fmt: skip
+    assert set(results[0].unknown) == {"tissue", "thumbnail", "mask", "rejected", "mpp", "encoder.weights"}
+
+
+def test_clam_patches_beside_the_features_are_found_and_give_the_size_of_level_0(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "FEATURES" / "h5_files", "a")
+    (tmp_path / "FEATURES" / "patches").mkdir()
+    with h5py.File(tmp_path / "FEATURES" / "patches" / "a.h5", "w") as file:
+        file["coords"] = np.zeros((1, 2))
+        file["coords"].attrs.update(
+            patch_size=512, patch_level=0, downsample=(1.0, 1.0), level_dim=(9000, 8000), save_path="/x", name="a"
+        )
+    store, results = import_features(tmp_path / "FEATURES", tmp_path / "store", encoder="resnet50")
+    record = store.read("a")
+    assert record.coords_attributes == {"patch_size": 512, "patch_size_level0": 512}
+    assert (record.attributes["level0_width"], record.attributes["level0_height"]) == (9000, 8000)
+    assert "save_path (attribute of coords in patches)" in results[0].lost
+
+
+def write_stamp(folder: Path, name: str, *, mpp: float = 0.25, side_um: float = 256.0, **attributes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    side = side_um / mpp
+    grid = np.stack(np.meshgrid(np.arange(5), np.arange(4)), -1).reshape(-1, 2)
+    with h5py.File(folder / f"{name}.h5", "w") as file:
+        file["feats"] = np.random.default_rng(1).normal(size=(20, 6)).astype(np.float16)
+        file["coords"] = (np.rint(grid * side) * mpp).astype(np.float32)
+        given = {"stamp_version": "2.2.0", "extractor": "mahmood-uni", "unit": "um", "tile_size_um": side_um,
+                 "tile_size_px": 224, "code_hash": "ab", "feat_type": "tile"} | attributes  # fmt: skip
+        file.attrs.update({key: value for key, value in given.items() if value is not None})
+    return folder / f"{name}.h5"
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.2525, 0.4991])
+def test_stamp_coordinates_become_level_0_pixels(tmp_path: Path, mpp: float) -> None:
+    write_stamp(tmp_path / "f", "a", mpp=mpp)
+    store, results = import_features(tmp_path / "f", tmp_path / "store", options=ForeignOptions(mpp=mpp))
+    assert [result.problem for result in results] == [None]
+    record = store.read("a")
+    grid = np.stack(np.meshgrid(np.arange(5), np.arange(4)), -1).reshape(-1, 2)
+    np.testing.assert_array_equal(record.coords, np.rint(grid * 256 / mpp)[record.source_row])
+    facts = {key: record.attributes[key] for key in ("mpp", "tile_px", "tile_side_level0", "tile_mpp")}
+    assert facts == pytest.approx({"mpp": mpp, "tile_px": 224, "tile_side_level0": 256 / mpp, "tile_mpp": 256 / 224})
+    assert (store.recipe["layout"], store.recipe["encoder"]["name"]) == ("stamp", "mahmood-uni")
+    assert set(results[0].lost) == {"code_hash (attribute of the file)", "stamp_version (attribute of the file)"}
+    assert store.verify("a") == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "mpp", "message"),
+    [
+        ({}, None, "nothing says how many of them a level-0 pixel of a is. Give --mpp"),
+        ({}, {"b": 0.25}, "nothing says how many of them a level-0 pixel of a is. Give --mpp"),
+        ({"unit": None, "tile_size_um": None}, 0.25, "unit is missing, tile_size_um is missing"),
+        ({"unit": "px"}, 0.25, "unit is px"),
+        ({"feat_type": "slide"}, 0.25, "feat_type is 'slide', expected 'tile'"),
+    ],
+)
+def test_a_stamp_file_whose_units_are_not_known_is_refused(tmp_path: Path, attributes, mpp, message: str) -> None:
+    write_stamp(tmp_path / "f", "a", **attributes)
+    with pytest.raises(ImportLayoutError, match=re.escape(message)):
+        import_features(tmp_path / "f", tmp_path / "store", options=ForeignOptions(mpp=mpp))
+
+
+def test_stamp_files_of_both_spellings_of_the_tile_size_are_read(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "f", "a", unit=None)
+    write_stamp(tmp_path / "f", "b", tile_size_um=None, tile_size=256.0)
+    store, results = import_features(tmp_path / "f", tmp_path / "store", options=ForeignOptions(mpp={"a": 1, "b": 2}))
+    assert [result.problem for result in results] == [None, None]
+    assert [store.attributes(name)["tile_side_level0"] for name in "ab"] == [256, 128]
