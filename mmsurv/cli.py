@@ -37,7 +37,7 @@ class LazyCommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for point in entry_points(group=GROUP, name=cmd_name):
-            return _load(point)
+            return load_command(point)
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -46,10 +46,11 @@ class LazyCommands(click.Group):
             formatter.write_dl(rows)
 
 
-def _load(point: EntryPoint) -> click.Command:
+def load_command(point: EntryPoint) -> click.Command:
+    """The command an entry point names."""
     command = point.load()
     if not isinstance(command, click.Command):
-        raise MmsurvError(f"The entry point {point.value} of {GROUP} is not a click command.")
+        raise MmsurvError(f"The entry point {point.value} of {point.group} is not a click command.")
     return command
 
 

@@ -59,7 +59,7 @@ class ExtractRecipe:
     tiles: TileSettings = field(default_factory=TileSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Type the features are stored in."""
 
 

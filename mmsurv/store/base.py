@@ -263,22 +263,42 @@ class FeatureStore(ABC):
             final.replace(aside)
             return None
 
-    def write_failure(self, slide_id: str, error: BaseException, *, source: str) -> Failure:
-        """Note that a slide could not be encoded, with the traceback and the number of attempts."""
-        return self._failures.write(slide_id, error, source=source)
+    def write_failure(
+        self, slide_id: str, error: BaseException, *, source: str, settings: Mapping[str, Any] | None = None
+    ) -> Failure:
+        """Note that a slide could not be encoded, with the traceback and the number of attempts.
+
+        Args:
+            source: the file it was to be read from.
+            settings: what besides the recipe it was tried with; flat and JSON-able.
+        """
+        return self._failures.write(slide_id, error, source=source, settings=settings)
+
+    def failure(self, slide_id: str) -> Failure | None:
+        """The failure noted for one slide, or None."""
+        return self._failures.get(slide_id)
 
     def failures(self) -> list[Failure]:
         """Slides that could not be encoded, by id."""
         return self._failures.all()
+
+    def copy_failure(self, failure: Failure) -> None:
+        """Note another store's failure as it is, unless the slide has a record here."""
+        if failure.slide_id not in self.slide_ids():
+            self._failures.put(failure)
+
+    def failure_path(self, slide_id: str) -> Path:
+        """The file that holds, or would hold, a slide's failure."""
+        return self._failures.path(slide_id)
 
     def clear_failure(self, slide_id: str) -> None:
         self._failures.clear(slide_id)
 
     def verify(self, slide_id: str) -> list[str]:
         """Check one record from its bytes, whatever was remembered. Returns problems; none means it is good."""
-        from mmsurv.store.verify import problems
+        from mmsurv.store.verify import examine
 
-        return problems(self, slide_id)
+        return examine(self, slide_id).problems
 
     def _existing(self, slide_id: str) -> Path:
         path = self.record_path(slide_id)

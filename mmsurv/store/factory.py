@@ -37,16 +37,19 @@ def create_store(
         path: a folder; made if missing, otherwise empty or a store.
         recipe: everything that changes a feature, JSON-able.
         dim: length of a feature vector.
-        dtype: "float16" or "float32".
+        dtype: "float16", "bfloat16" or "float32".
         backend: "hdf5" or "zarr".
 
     Raises:
         RecipeMismatchError: the store there is of another recipe; the message has the difference field by field.
         StoreError: the folder holds something else.
     """
-    path = Path(path)
-    wanted = manifests.new_manifest(backend=backend, recipe=recipe, dim=dim, dtype=dtype)
-    kind = _backend(backend)
+    return open_or_make(Path(path), manifests.new_manifest(backend=backend, recipe=recipe, dim=dim, dtype=dtype))
+
+
+def open_or_make(path: Path, wanted: Manifest) -> FeatureStore:
+    """The store at ``path``, made if missing with the manifest given. Raises as :func:`create_store`."""
+    kind = _backend(wanted.backend)
     manifest_file = path / manifests.FILE_NAME
     if not manifest_file.exists():
         if path.exists() and not path.is_dir():

@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmsurv.errors import BadSlideIdError
@@ -35,6 +36,8 @@ class Failure:
     attempts: int
     time: str
     """UTC, ISO 8601."""
+    settings: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    """What besides the recipe it was tried with, so that a retry can do the same."""
 
 
 class FailureLog:
@@ -43,9 +46,16 @@ class FailureLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, slide_id: str, error: BaseException, *, source: str) -> Failure:
+    def write(
+        self,
+        slide_id: str,
+        error: BaseException,
+        *,
+        source: str,
+        settings: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> Failure:
         """Record a failure; an earlier one of the same slide is replaced and its attempts counted on."""
-        earlier = self._read(self._path(slide_id))
+        earlier = self._read(self.path(slide_id))
         failure = Failure(
             slide_id=slide_id,
             error=type(error).__name__,
@@ -54,14 +64,23 @@ class FailureLog:
             traceback="".join(traceback.format_exception(error)),
             attempts=(earlier.attempts if earlier else 0) + 1,
             time=now(),
+            settings=dict(settings or {}),
         )
-        self._folder.mkdir(exist_ok=True)
-        text = json.dumps(dataclasses.asdict(failure), indent=1, ensure_ascii=False)
-        publish_bytes(self._path(slide_id), text.encode("utf-8", "backslashreplace"), replace=True)
+        self.put(failure)
         return failure
 
+    def get(self, slide_id: str) -> Failure | None:
+        """The failure of one slide, or None."""
+        return self._read(self.path(slide_id))
+
+    def put(self, failure: Failure) -> None:
+        """Record a failure as it is, in place of an earlier one of the same slide."""
+        self._folder.mkdir(exist_ok=True)
+        text = json.dumps(dataclasses.asdict(failure), indent=1, ensure_ascii=False)
+        publish_bytes(self.path(failure.slide_id), text.encode("utf-8", "backslashreplace"), replace=True)
+
     def clear(self, slide_id: str) -> None:
-        self._path(slide_id).unlink(missing_ok=True)
+        self.path(slide_id).unlink(missing_ok=True)
 
     def all(self) -> list[Failure]:
         """All failures, by slide id."""
@@ -71,7 +90,8 @@ class FailureLog:
         found = [failure for failure in map(self._read, paths) if failure is not None]
         return sorted(found, key=lambda failure: failure.slide_id)
 
-    def _path(self, slide_id: str) -> Path:
+    def path(self, slide_id: str) -> Path:
+        """The file that holds, or would hold, a slide's failure."""
         try:
             name = check_slide_id(slide_id)
         except BadSlideIdError:

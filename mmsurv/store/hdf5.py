@@ -1,7 +1,8 @@
 """The HDF5 backend: one file per slide, features contiguous and uncompressed.
 
 Owns the layout of one file. Contiguous features can be read at their offset as fast as a flat file, and mapped into
-memory. Metadata is written in the format of HDF5 1.10, which checksums it; strings are of fixed length, because those
+memory. bfloat16, which HDF5 has no name for, is described to it bit by bit, so that every HDF5 library reads it as
+float32. Metadata is written in the format of HDF5 1.10, which checksums it; strings are of fixed length, because those
 of variable length lie in a heap without a checksum, where one flipped bit can make the library loop for ever.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store.base import Extent, FeatureStore
+from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 from mmsurv.store.sink import Sink
 
@@ -39,7 +41,7 @@ class Hdf5Store(FeatureStore):
 
     def read_file(self, path: Path) -> SlideRecord:
         with _record(path) as file:
-            arrays = {name: file[name][()] for name in (*REQUIRED, *OPTIONAL) if name in file}
+            arrays = {name: _read(file[name]) for name in (*REQUIRED, *OPTIONAL) if name in file}
             return from_arrays(arrays, _plain(file.attrs), _plain(file["coords"].attrs))
 
     def read_attributes(self, path: Path) -> dict[str, Scalar]:
@@ -52,7 +54,7 @@ class Hdf5Store(FeatureStore):
             offset = dataset.id.get_offset()
             if offset is None or dataset.chunks is not None:
                 return None
-            return Extent(path, int(offset), dataset.shape, dataset.dtype)
+            return Extent(path, int(offset), dataset.shape, _dtype(dataset))
 
     def read_shape(self, path: Path) -> tuple[int, int]:
         with _record(path) as file:
@@ -60,15 +62,42 @@ class Hdf5Store(FeatureStore):
 
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
         with _record(path) as file:
-            return file["features"][rows]
+            return _read(file["features"], rows)
 
 
 def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> None:
     """A contiguous, uncompressed dataset; by h5py's low-level calls, which cost half of ``create_dataset``."""
     space = h5py.h5s.create_simple(array.shape)
-    kind = h5py.h5t.py_create(array.dtype, logical=True)
-    dataset = h5py.h5d.create(file.id, name.encode(), kind, space)
-    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    if is_bfloat16(array.dtype):
+        kind, array = _bfloat16(), array.view("<u2")
+    else:
+        kind = h5py.h5t.py_create(array.dtype, logical=True)
+    timeless = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    timeless.set_obj_track_times(False)  # the same record is the same bytes, whenever it is written
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space, timeless)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array, mtype=kind)
+
+
+def _bfloat16() -> h5py.h5t.TypeFloatID:
+    """A float of 16 bits: sign in bit 15, 8 bits of exponent (bias 127) from bit 7, 7 bits of mantissa from bit 0."""
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_ebias(127)
+    return kind
+
+
+def _dtype(dataset: h5py.Dataset) -> np.dtype:
+    """The type of a dataset as it is stored; h5py takes bfloat16 for float32."""
+    return numpy_dtype("bfloat16") if dataset.id.get_type() == _bfloat16() else dataset.dtype
+
+
+def _read(dataset: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
+    dtype = _dtype(dataset)
+    if not is_bfloat16(dtype):
+        return dataset[rows] if dataset.shape else dataset[()]
+    bits = np.empty(dataset.shape, "<u2")
+    dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, bits, mtype=_bfloat16())
+    return bits.view(dtype)[rows]
 
 
 @contextmanager
@@ -97,7 +126,7 @@ def _record(path: Path) -> AbstractContextManager[h5py.File]:
 
 
 def _write_attributes(target: h5py.File | h5py.Dataset, attributes: Mapping[str, Scalar]) -> None:
-    for key, value in attributes.items():
+    for key, value in sorted(attributes.items()):  # so that the bytes do not depend on who collected them
         if isinstance(value, str):
             text = value.encode()
             target.attrs.create(key, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))

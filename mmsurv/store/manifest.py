@@ -17,10 +17,10 @@ import numpy as np
 from mmsurv import provenance
 from mmsurv.errors import ConfigError, CorruptRecordError, RecipeMismatchError, StoreError
 from mmsurv.store.commit import publish_bytes
+from mmsurv.store.dtypes import DTYPES, numpy_dtype
 
 FORMAT = 1
 FILE_NAME = "store.json"
-DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Manifest:
 
     @property
     def numpy_dtype(self) -> np.dtype:
-        return np.dtype(self.dtype).newbyteorder("<")
+        return numpy_dtype(self.dtype)
 
 
 def new_manifest(*, backend: str, recipe: Mapping[str, Any], dim: int, dtype: str) -> Manifest:
@@ -67,6 +67,12 @@ def new_manifest(*, backend: str, recipe: Mapping[str, Any], dim: int, dtype: st
         created=provenance.now(),
         versions=provenance.versions(),
     )
+
+
+def with_backend(manifest: Manifest, backend: str) -> Manifest:
+    """The manifest of the same store in another backend."""
+    digest = _digest(backend, manifest.recipe, manifest.dim, manifest.dtype)
+    return dataclasses.replace(manifest, backend=backend, manifest_sha256=digest)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -125,7 +125,8 @@ def checked(record: SlideRecord, *, dim: int, dtype: np.dtype) -> SlideRecord:
         cast = np.ascontiguousarray(features, dtype=dtype)
     if not np.isfinite(cast).all():
         raise StoreError(
-            f"{name}: features up to {np.abs(features).max():.3g} do not fit {dtype}. Use a store of dtype float32."
+            f"{name}: features up to {np.abs(features).max():.3g} do not fit {dtype.name}. "
+            "Use a store of dtype float32."
         )
     coords = np.ascontiguousarray(record.coords, dtype=np.int32)
     tissue = np.ascontiguousarray(record.tissue, dtype=np.float32)

@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ from mmsurv.errors import (
 )
 from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store, rank_order
 from mmsurv.store import commit as commits
+from mmsurv.store.dtypes import DTYPES, numpy_dtype
 from mmsurv.store.record import REASONS, reason_counts
 
 RECIPE: dict[str, Any] = {"encoder": {"name": "resnet50", "weights": "3f9c"}, "tile": {"px": 224, "mpp": 0.5}}
@@ -118,9 +120,28 @@ class StoreContract:
 
     def test_the_same_record_makes_the_same_bytes(self, store: FeatureStore, tmp_path: Path) -> None:
         other = create_store(tmp_path / "other", recipe=RECIPE, dim=8, backend=self.backend)
-        store.write(make_record())
-        other.write(make_record())
+        record = make_record()
+        store.write(record)
+        time.sleep(1.1)  # formats keep time in whole seconds
+        other.write(dataclasses.replace(record, attributes=dict(sorted(record.attributes.items(), reverse=True))))
         assert store.record_path("slide-1").read_bytes() == other.record_path("slide-1").read_bytes()
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_features_keep_the_type_of_their_store(self, tmp_path: Path, store: FeatureStore, dtype: str) -> None:
+        typed = create_store(tmp_path / dtype, recipe=RECIPE, dim=8, dtype=dtype, backend=self.backend)
+        record = make_record()
+        features = record.features.astype(np.float32) * 3
+        typed.write(dataclasses.replace(record, features=features))
+        expected = features.astype(numpy_dtype(dtype))
+        extent = typed.extent("slide-1")
+        found = [typed.read("slide-1").features, typed.features("slide-1"), typed.features("slide-1", slice(0, 60))]
+        found += [typed.read_rows(typed.record_path("slide-1"), slice(0, 60))]
+        if extent:
+            found += [np.memmap(extent.path, extent.dtype, "r", extent.offset, extent.shape)]
+        for features in found:
+            assert features.dtype == expected.dtype == typed.dtype
+            assert features.tobytes() == expected.tobytes()
+        assert typed.verify("slide-1") == []
 
     def test_rows_are_read_as_slices(self, store: FeatureStore) -> None:
         record = make_record()

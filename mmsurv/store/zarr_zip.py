@@ -24,9 +24,12 @@ import numpy as np
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.provenance import canonical_json
 from mmsurv.store.base import Extent, FeatureStore
+from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 
 METADATA = "zarr.json"
+DTYPE = "dtype"
+"""Attribute that says what the bits of a uint16 array are. Few Zarr libraries know bfloat16; all know uint16."""
 ALIGNMENT = 64
 """Features begin at a multiple of so many bytes, as mapped arrays should."""
 
@@ -53,7 +56,9 @@ class ZarrStore(FeatureStore):
                 compressed = name == "mask"
                 if array.size:
                     _add(file, _chunk_key(name, array.ndim), _encode(array, compressed=compressed))
-                attributes = record.coords_attributes if name == "coords" else {}
+                attributes = dict(record.coords_attributes) if name == "coords" else {}
+                if is_bfloat16(array.dtype):
+                    attributes[DTYPE] = "bfloat16"
                 _add_json(file, f"{name}/{METADATA}", _array_metadata(array, attributes, compressed=compressed))
             _add_json(file, METADATA, {"zarr_format": 3, "node_type": "group", "attributes": dict(record.attributes)})
 
@@ -98,10 +103,10 @@ def _array_metadata(array: np.ndarray, attributes: Mapping[str, Scalar], *, comp
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(array.shape),
-        "data_type": array.dtype.name,
+        "data_type": "uint16" if is_bfloat16(array.dtype) else array.dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, size) for size in array.shape]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0.0 if array.dtype.kind == "f" else 0,
+        "fill_value": 0 if array.dtype.kind in "iu" or is_bfloat16(array.dtype) else 0.0,
         "codecs": [*codecs, _GZIP] if compressed else codecs,
         "attributes": dict(attributes),
         "storage_transformers": [],
@@ -178,6 +183,8 @@ def _shape(metadata: Mapping[str, Any], ndim: int | None = None) -> list[int]:
 
 
 def _data_type(metadata: Mapping[str, Any]) -> np.dtype:
+    if metadata["data_type"] == "uint16" and metadata["attributes"].get(DTYPE) == "bfloat16":
+        return numpy_dtype("bfloat16")
     if metadata["data_type"] not in _DATA_TYPES:
         raise ValueError(f"an array is {metadata['data_type']}, expected one of {', '.join(_DATA_TYPES)}")
     return np.dtype(metadata["data_type"]).newbyteorder("<")

@@ -1,7 +1,9 @@
 """``mmsurv store`` as typed."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -67,6 +69,59 @@ def test_verify_lists_what_a_killed_writer_left(store_path: Path) -> None:
     result = run("store", "verify", store_path)
     assert result.exit_code == 0
     assert "a writer's temporary file" in result.output
+
+
+def test_prune_says_what_it_removes_and_removes_no_record(store_path: Path) -> None:
+    half = store_path / "slides" / ".x.0123.partial"
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    result = run("store", "prune", store_path, "--dry-run")
+    assert f"{half}: left by a writer that died" in result.output
+    assert "1 files would be removed, 4 bytes." in result.output
+    assert half.exists()
+    facts = json.loads(run("store", "prune", store_path, "--json").output)
+    assert ([item["path"] for item in facts["removed"]], facts["bytes"]) == ([str(half)], 4)
+    assert not half.exists()
+    assert "Nothing to remove." in run("store", "prune", store_path, "--older-than", "0").output
+    assert "3 records are whole." in run("store", "verify", store_path).output
+    assert run("store", "prune", store_path, "--older-than", "-1").exit_code == 2
+
+
+def test_convert_copies_the_store_and_names_what_it_could_not(store_path: Path, tmp_path: Path) -> None:
+    result = run("store", "convert", store_path, "-o", tmp_path / "zarr", "--backend", "zarr")
+    assert f"3 records copied, 0 were there, 1 failures: {tmp_path / 'zarr'}" in result.output
+    assert "backend        zarr" in run("store", "info", tmp_path / "zarr").output
+    assert run("store", "verify", tmp_path / "zarr").exit_code == 0
+    facts = json.loads(
+        run("store", "convert", tmp_path / "zarr", "-o", tmp_path / "h", "--backend", "hdf5", "--json").output
+    )
+    assert (facts["copied"], facts["kept"], facts["problems"], facts["failures"]) == (["a", "b", "c"], [], {}, ["d"])
+    (store_path / "slides" / "b.h5").write_bytes(b"torn")
+    result = run("store", "convert", store_path, "-o", tmp_path / "zarr2", "--backend", "zarr")
+    assert isinstance(result.exception, JobFailedError)
+    assert "1 records were not copied:\n  b: CorruptRecordError" in str(result.exception)
+
+
+def test_another_package_adds_a_command_that_is_loaded_when_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As stage 1 adds `retry`; here a distribution that is nothing but metadata and a module."""
+    metadata = tmp_path / "plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    points = "retry = plugged_in:again\ninfo = plugged_in:again\nnone = plugged_in:NONE\n"
+    (metadata / "entry_points.txt").write_text(f"[mmsurv.store_commands]\n{points}")
+    (tmp_path / "plugged_in.py").write_text(
+        "import click\nNONE = 1\n@click.command()\ndef again():\n    click.echo('tried again')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = run("store", "--help").output
+    assert "Encode the slides again that failed." in text
+    assert "What STORE holds" in text, "a command of its own is not replaced"
+    assert "plugged_in" not in sys.modules
+    assert run("store", "retry").output == "tried again\n"
+    assert "of mmsurv.store_commands is not a click command" in str(run("store", "none").exception)
+    assert run("store", "nowhere").exit_code == 2
 
 
 def test_what_is_no_record_among_the_records_is_listed_and_hides_nothing(store_path: Path) -> None:

@@ -98,7 +98,7 @@ class Bags:
 
     @classmethod
     def from_arrays(cls, features: Mapping[str, np.ndarray]) -> Bags:
-        """From arrays (N, D) of one width and dtype, float16 or float32, by slide id; they are copied.
+        """From arrays (N, D) of one width and dtype (float16, bfloat16, float32) by slide id; they are copied.
 
         Raises:
             ValueError: no arrays, or arrays of different widths.
@@ -128,7 +128,7 @@ class Bags:
             _require_finite(rows_ND[place], slide_id)
             places[slide_id] = place
             start += length
-        return cls(torch.from_numpy(rows_ND), places, [name for name in lengths if not lengths[name]])
+        return cls(_as_tensor(rows_ND), places, [name for name in lengths if not lengths[name]])
 
     @property
     def slide_ids(self) -> list[str]:
@@ -241,9 +241,16 @@ class Bags:
             ) from None
 
 
+def _as_tensor(x_ND: np.ndarray) -> Tensor:
+    """The same memory as a tensor; torch has bfloat16 and takes it from NumPy as bits only."""
+    if x_ND.dtype.name == "bfloat16":
+        return torch.from_numpy(x_ND.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(x_ND)
+
+
 def _require_finite(x_ND: np.ndarray, slide_id: str) -> None:
     # A sum is one fast pass over the rows; only where it is not finite are they looked at one by one.
-    if np.isfinite(float(torch.from_numpy(x_ND).sum(dtype=torch.float32))):
+    if np.isfinite(float(_as_tensor(x_ND).sum(dtype=torch.float32))):
         return
     bad = np.flatnonzero(~np.isfinite(x_ND).all(1))
     if len(bad):

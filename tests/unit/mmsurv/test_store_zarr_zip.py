@@ -4,6 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import zarr
@@ -36,6 +37,16 @@ def test_plain_zarr_reads_every_array_and_attribute(store: FeatureStore) -> None
             found = group[name]
             assert found.dtype == array.dtype, name
             np.testing.assert_array_equal(found[:], array, err_msg=name)
+
+
+def test_plain_zarr_reads_bfloat16_as_its_bits_and_says_so(store: FeatureStore, tmp_path: Path) -> None:
+    typed = create_store(tmp_path / "bfloat16", recipe=RECIPE, dim=8, dtype="bfloat16", backend="zarr")
+    typed.write(make_record())
+    with ZipStore(typed.record_path("slide-1"), mode="r") as opened:
+        features = zarr.open_group(opened, mode="r")["features"]
+        assert features.attrs["dtype"] == "bfloat16"
+        values = (features[:].astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(values, make_record().features.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 def test_the_zip_is_stored_and_its_features_are_aligned(store: FeatureStore) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from mmsurv.errors import StoreError
+from mmsurv.store import create_store
+from mmsurv.store.testing import RECIPE, make_record
 from mmsurv_train import bags as bags_module
 from mmsurv_train.bags import Bags, Draw
 
@@ -49,6 +52,28 @@ def test_a_bag_holds_all_tiles_in_the_stored_dtype(bags):
     assert (bags.slide_ids, bags.dim, len(bags), bags.n_tiles("b")) == (["a", "b", "c"], 3, 3, 3)
     assert "a" in bags
     assert "d" not in bags
+
+
+@pytest.mark.parametrize("backend", ["hdf5", "zarr"])
+def test_a_store_of_bfloat16_becomes_bags_of_bfloat16(tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = create_store(tmp_path / "store", recipe=RECIPE, dim=8, dtype="bfloat16", backend=backend)
+    record = make_record()
+    store.write(record)
+    bags = Bags.from_store(store, ["slide-1"])
+    expected = torch.from_numpy(record.features).to(torch.float32).to(torch.bfloat16)
+    assert bags.slide("slide-1").dtype == torch.bfloat16
+    assert torch.equal(bags.slide("slide-1"), expected)
+    mean, sd = bags.statistics(["slide-1"])
+    np.testing.assert_allclose(mean, expected.double().mean(0))
+    np.testing.assert_allclose(sd, expected.double().std(0, correction=0))
+
+
+def test_a_row_of_bfloat16_that_is_not_finite_is_named():
+    broken = slide(4, dtype=ml_dtypes.bfloat16)
+    broken[2, 1] = np.inf
+    with pytest.raises(StoreError, match=r"Slide b: the features of row 2 are not finite \(1 of 4 rows\)"):
+        Bags.from_arrays({"a": slide(3, dtype=ml_dtypes.bfloat16), "b": broken})
 
 
 def test_a_case_of_neighbouring_slides_is_a_view_not_a_copy(bags):
