@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import tifffile
 
 from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, tile_geometry
-from mmsurv_extract.slide import Slide, open_slide
-from mmsurv_extract.tile import resample
+from mmsurv_extract.reader import open_reader
+from mmsurv_extract.slide import open_slide
 
 PX, TILE_MPP = 224, 0.5
 PERIOD = 64
@@ -44,9 +43,11 @@ def write_pyramid(path: Path, sizes: list[tuple[int, int]], *, tiled: bool) -> N
             )
 
 
-def read_tile(slide: Slide, geometry: Geometry, x: int, y: int) -> np.ndarray:
-    size = math.ceil(geometry.side_level)
-    return resample(slide.read_region(x, y, geometry.level, size, size), geometry.side_level, PX)
+def read_tile(path: Path, geometry: Geometry, x: int, y: int) -> np.ndarray:
+    corner = np.array([[x, y]])
+    with open_reader(SlideSource("a", path), geometry, tile_px=PX, workers=1, sample=corner) as reader:
+        (batch,) = reader.batches(corner, batch_size=1)
+        return batch.tiles[0]
 
 
 def measure(tile: np.ndarray, x: int) -> tuple[float, float]:
@@ -99,21 +100,21 @@ def test_a_tile_shows_its_field_of_view_to_half_a_pixel_of_level_0(
     write_pyramid(path, LEVELS[downsample], tiled=tiled)
     with open_slide(SlideSource("a", path)) as slide:
         assert slide.reader.startswith("openslide" if tiled else "tifffile")
-        assert slide.level_downsamples[1] == pytest.approx(downsample, abs=1e-4)
-        geometry = tile_geometry(tile_px=PX, tile_mpp=TILE_MPP, mpp=mpp, level_downsamples=slide.level_downsamples)
-        assert geometry.level == level
-        for x in (20, 3757, 16_360):
-            width, left = measure(read_tile(slide, geometry, x, 30), x)
-            assert width == pytest.approx(PX * TILE_MPP / mpp, abs=0.5)
-            # The axes of these levels differ from their mean, by up to 0.0003: that adds up along the slide.
-            drift = abs(LEVELS[downsample][0][0] / LEVELS[downsample][1][0] - slide.level_downsamples[1]) / downsample
-            assert left == pytest.approx(x, abs=0.5 + drift * x)
+        downsamples = slide.level_downsamples
+    assert downsamples[1] == pytest.approx(downsample, abs=1e-4)
+    geometry = tile_geometry(tile_px=PX, tile_mpp=TILE_MPP, mpp=mpp, level_downsamples=downsamples)
+    assert geometry.level == level
+    for x in (20, 3757, 16_360):
+        width, left = measure(read_tile(path, geometry, x, 30), x)
+        assert width == pytest.approx(PX * TILE_MPP / mpp, abs=0.5)
+        # The axes of these levels differ from their mean, by up to 0.0003: that adds up along the slide.
+        drift = abs(LEVELS[downsample][0][0] / LEVELS[downsample][1][0] - downsamples[1]) / downsample
+        assert left == pytest.approx(x, abs=0.5 + drift * x)
 
 
 def test_the_measure_would_notice_a_downsample_cut_to_a_whole_number(tmp_path: Path) -> None:
     path = tmp_path / "a.tiff"
     write_pyramid(path, LEVELS[3.9999], tiled=True)
-    with open_slide(SlideSource("a", path)) as slide:
-        cut = Geometry(level=1, side_level0=896.0, side_level=896 / int(slide.level_downsamples[1]))
-        width, _ = measure(read_tile(slide, cut, 20, 10), 20)
+    cut = Geometry(level=1, side_level0=896.0, side_level=896 / int(3.9999))
+    width, _ = measure(read_tile(path, cut, 20, 10), 20)
     assert width == pytest.approx(896 * 4 / 3, rel=0.01)
