@@ -112,7 +112,7 @@ def focus(source: SlideSource, recipe: ExtractRecipe, mpp: float) -> dict[str, o
 
 
 def other_resolutions(source: SlideSource, folder: Path, recipe: ExtractRecipe) -> dict[str, dict[str, float]]:
-    """The same tissue as a scan at another resolution, in focus and blurred by 3 pixels of 0.5 µm."""
+    """The same tissue as a scan at another resolution, in focus and blurred by as many µm."""
     image, out = pixels(source), {}
     for mpp, tile_mpp in ((0.25, 0.25), (0.25, 0.3), (0.5, 0.75), (0.5, 1.0), (0.5, 1.5), (0.5, 2.0)):
         scale = 0.5 / mpp
@@ -123,12 +123,11 @@ def other_resolutions(source: SlideSource, folder: Path, recipe: ExtractRecipe) 
         other = replace(recipe, tiles=TileSettings(px=px, mpp=tile_mpp))
         prepared = look(SlideSource(source.slide_id, path), other, mpp)
         sharp = judge(cut(large, prepared, px), other)
-        soft = judge(cut(blurred(large, 3.0 * scale), prepared, px), other)
-        out[f"{tile_mpp:g}"] = {
-            "tiles": len(sharp),
-            "kept": round(sharp.count(0) / len(sharp), 3),
-            "left_out_at_sigma_3": round(soft.count(OUT_OF_FOCUS) / len(soft), 3),
-        }
+        found = {"tiles": len(sharp), "kept": round(sharp.count(0) / len(sharp), 3)}
+        for um in (1.5, 3.0, 6.0):
+            soft = judge(cut(blurred(large, um / mpp), prepared, px), other)
+            found[f"left_out_at_{um:g}_um"] = round(soft.count(OUT_OF_FOCUS) / len(soft), 3)
+        out[f"{tile_mpp:g}"] = found
     return out
 
 
@@ -179,7 +178,9 @@ def main() -> int:
         print("MMSURV_TEST_DATA is not set: it names the folder of real slides.", file=sys.stderr)
         return 2
     recipe = ExtractRecipe()
-    result: dict[str, object] = {"benchmark": "quality", "ink_and_white": {}, "focus": {}, "other_resolutions": {}}
+    white: dict[str, object] = {}
+    blur: dict[str, object] = {}
+    resolutions: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
         for label, (path, mpp) in SOURCES.items():
             source = SlideSource(label, Path(data) / path)
@@ -187,18 +188,25 @@ def main() -> int:
             fitting = recipe if mpp <= 0.5 else replace(recipe, tiles=TileSettings(px=112, mpp=mpp))
             found = ink_and_white(source, fitting, mpp)
             print(label, found)
-            result["ink_and_white"][label] = found
+            white[label] = found
             if mpp <= 0.5:
-                result["focus"][label] = focus(source, recipe, mpp)
-                print(label, result["focus"][label])
+                blur[label] = focus(source, recipe, mpp)
+                print(label, blur[label])
             if label.startswith("glioma"):
-                result["other_resolutions"][label] = other_resolutions(source, Path(name), recipe)
-                print(label, result["other_resolutions"][label])
+                resolutions[label] = other_resolutions(source, Path(name), recipe)
+                print(label, resolutions[label])
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
                 picture(source, fitting, mpp, given.pictures / f"{label}.png")
-        result["demo"] = demo(Path(name), given.demo_slides)
-    result["versions"] = provenance.versions(["numpy", "pillow", "scikit-image", "openslide-bin"])
+        painted = demo(Path(name), given.demo_slides)
+    result = {
+        "benchmark": "quality",
+        "ink_and_white": white,
+        "focus": blur,
+        "other_resolutions": resolutions,
+        "demo": painted,
+        "versions": provenance.versions(["numpy", "pillow", "scikit-image", "openslide-bin"]),
+    }
     print(json.dumps(result))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,20 @@ def stripes(edges: np.ndarray) -> np.ndarray:
     """Brightness of pixels that each cover level-0 from one edge to the next: the mean of a sine wave over that."""
     middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     return 128 + 100 * np.sinc(width / PERIOD) * np.sin(2 * np.pi * middle / PERIOD)
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float, bool], Path]:
+    """A slide whose second level is so many times smaller; made once for all tests."""
+    folder = tmp_path_factory.mktemp("pyramids")
+
+    def make(downsample: float, tiled: bool) -> Path:
+        path = folder / f"{downsample}-{tiled}.tiff"
+        if not path.exists():
+            write_pyramid(path, LEVELS[downsample], tiled=tiled)
+        return path
+
+    return make
 
 
 def write_pyramid(path: Path, sizes: list[tuple[int, int]], *, tiled: bool) -> None:
@@ -94,10 +109,9 @@ LEVELS = {
     ],
 )
 def test_a_tile_shows_its_field_of_view_to_half_a_pixel_of_level_0(
-    tmp_path: Path, mpp: float, downsample: float, level: int, tiled: bool
+    pyramid: Callable[[float, bool], Path], mpp: float, downsample: float, level: int, tiled: bool
 ) -> None:
-    path = tmp_path / "a.tiff"
-    write_pyramid(path, LEVELS[downsample], tiled=tiled)
+    path = pyramid(downsample, tiled)
     with open_slide(SlideSource("a", path)) as slide:
         assert slide.reader.startswith("openslide" if tiled else "tifffile")
         downsamples = slide.level_downsamples
@@ -112,9 +126,8 @@ def test_a_tile_shows_its_field_of_view_to_half_a_pixel_of_level_0(
         assert left == pytest.approx(x, abs=0.5 + drift * x)
 
 
-def test_the_measure_would_notice_a_downsample_cut_to_a_whole_number(tmp_path: Path) -> None:
-    path = tmp_path / "a.tiff"
-    write_pyramid(path, LEVELS[3.9999], tiled=True)
+def test_the_measure_would_notice_a_downsample_cut_to_a_whole_number(pyramid: Callable[[float, bool], Path]) -> None:
+    path = pyramid(3.9999, True)
     cut = Geometry(level=1, side_level0=896.0, side_level=896 / int(3.9999))
     width, _ = measure(read_tile(path, cut, 20, 10), 20)
     assert width == pytest.approx(896 * 4 / 3, rel=0.01)
