@@ -16,9 +16,10 @@ from PIL import Image
 from mmsurv_extract.slide import Slide
 from mmsurv_extract.stop import stop_if_set
 
-METHOD = "box means over whole level-0 pixels"
 BLOCK_PX = 2048
-"""Longest side of a block read at once, in pixels of the level read."""
+"""Longest side of a block read at once, in pixels of the level read. It never depends on the memory at hand: where a
+level's downsample is no divisor of the overview's, the last bit of a pixel depends on where its block begins."""
+METHOD = f"box means over whole level-0 pixels, blocks of {BLOCK_PX} px"
 THUMBNAIL_PX = 768
 JPEG_QUALITY = 85
 

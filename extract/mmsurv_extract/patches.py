@@ -6,12 +6,9 @@ Owns the layout of such a folder, ``loc.txt`` beside ``<slide>_patch_<id>.png``,
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 import PIL
@@ -19,14 +16,12 @@ from PIL import Image
 
 from mmsurv.errors import MppError, UnreadableSlideError
 from mmsurv.store.ids import is_slide_id
-from mmsurv.store.record import UNREADABLE
 from mmsurv_extract.discover import LOCATIONS, SlideSource
 from mmsurv_extract.grid import Geometry
 from mmsurv_extract.image import DECODING_ERRORS
 from mmsurv_extract.locations import Locations, read_locations
-from mmsurv_extract.reader import Batch
+from mmsurv_extract.reader.base import TileReader
 from mmsurv_extract.slide import Slide
-from mmsurv_extract.stop import stop_if_set
 from mmsurv_extract.tile import WHITE, opaque, resample
 
 READER = f"patches, pillow {PIL.__version__}"
@@ -132,94 +127,36 @@ class PatchFolder(Slide):
         return mpp
 
 
-class PatchReader:
-    """Reads patches as tiles, several at once. Use as a context manager.
+class PatchReader(TileReader):
+    """Reads patches as tiles; a PNG of another size than the tile is resampled by the rule for all slides.
 
     Args:
         source: the folder.
         geometry: of :meth:`PatchFolder.geometry`.
-        tile_px: side of a tile as encoded; a PNG of another size is resampled, by the rule for all slides.
-        workers: threads.
-        inspect: says of a tile's pixels 0, or why it is not to be encoded.
+        **options: of every reader.
     """
 
     name = READER
 
-    def __init__(
-        self,
-        source: SlideSource,
-        geometry: Geometry,
-        *,
-        tile_px: int,
-        workers: int,
-        inspect: Callable[[np.ndarray], int] | None = None,
-    ) -> None:
-        self._geometry = geometry
-        self._tile_px = tile_px
-        self._inspect = inspect
+    def __init__(self, source: SlideSource, geometry: Geometry, **options: Any) -> None:
+        super().__init__(source, geometry, **options)
         locations = read_locations(source.path / LOCATIONS)
         self._files = _Files(source, locations)
         self._rows = {(x, y): row for row, (x, y) in enumerate(locations.coords.tolist())}
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="patch-reader")
-        self.rejected: dict[int, int] = {}
-        """Row of the coordinates of the latest ``batches`` call → reason code."""
 
-    def __enter__(self) -> PatchReader:
-        return self
+    def _plan(self, coords: np.ndarray, group_size: int) -> Iterator[list[int]]:
+        """As they come: each is a file of its own."""
+        for first in range(0, len(coords), group_size):
+            yield list(range(first, min(first + group_size, len(coords))))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def batches(self, coords: np.ndarray, *, batch_size: int, stop: threading.Event | None = None) -> Iterator[Batch]:
-        """Read tiles in the order of ``coords``, the next ones while the caller works on a batch.
-
-        Args:
-            coords: (N, 2) level-0 (x, y), each the corner of a patch.
-            batch_size: tiles per batch; the last batch has what is left.
-            stop: looked at between tiles.
-
-        Yields:
-            Accepted tiles; the others are in ``rejected`` when the iteration has ended.
-
-        Raises:
-            JobStopped: ``stop`` was set.
-        """
-        self.rejected = {}
-        rows: list[int] = []
-        tiles: list[np.ndarray] = []
-        corners = iter(enumerate(map(tuple, np.asarray(coords).tolist())))
-        pending: deque[tuple[int, Future[tuple[int, np.ndarray | None]]]] = deque()
-        ahead = self._workers + 2 * batch_size
-        while True:
-            while len(pending) < ahead and (following := next(corners, None)) is not None:
-                pending.append((following[0], self._pool.submit(self._tile, following[1])))
-            if not pending:
-                break
-            stop_if_set(stop)
-            row, future = pending.popleft()
-            code, tile = future.result()
-            if tile is None:
-                self.rejected[row] = code
+    def _read(self, coords: np.ndarray, group: list[int]) -> Iterator[np.ndarray | UnreadableSlideError]:
+        for corner in map(tuple, coords[group].tolist()):
+            try:
+                patch = self._files.read(self._rows[corner])
+            except UnreadableSlideError as error:
+                yield error
                 continue
-            rows.append(row)
-            tiles.append(tile)
-            if len(rows) == batch_size:
-                yield Batch(np.array(rows), np.stack(tiles))
-                rows, tiles = [], []
-        if rows:
-            yield Batch(np.array(rows), np.stack(tiles))
-
-    def _tile(self, corner: tuple[int, int]) -> tuple[int, np.ndarray | None]:
-        try:
-            patch = self._files.read(self._rows[corner])
-        except UnreadableSlideError:
-            return UNREADABLE, None
-        tile = resample(patch, float(patch.width), self._tile_px)
-        code = self._inspect(tile) if self._inspect else 0
-        return code, None if code else tile
+            yield resample(patch, float(patch.width), self._tile_px)
 
 
 class _Files:

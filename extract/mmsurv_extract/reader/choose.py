@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmsurv.errors import UnreadableSlideError
-from mmsurv_extract.discover import SlideSource
+from mmsurv_extract.discover import LOCATIONS, SlideSource
 from mmsurv_extract.grid import Geometry
 from mmsurv_extract.reader.base import Inspect, TileReader
 from mmsurv_extract.reader.filetiles import FileTileReader
@@ -52,7 +52,12 @@ def open_reader(
     Raises:
         NotASlideError, UnreadableSlideError: the slide cannot be opened.
     """
+    # Here, because patches are read by a reader made of what this package owns.
+    from mmsurv_extract.patches import PatchReader
+
     options: dict[str, Any] = {"tile_px": tile_px, "workers": workers, "inspect": inspect}
+    if (source.path / LOCATIONS).is_file():
+        return PatchReader(source, geometry, **options)
     if sample is not None and len(sample):
         direct = _direct(source, geometry, sample, options)
         if direct is not None:

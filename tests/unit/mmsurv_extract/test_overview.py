@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmsurv_extract import overview as module
 from mmsurv_extract.discover import SlideSource
+from mmsurv_extract.mask import MaskSettings, classify
 from mmsurv_extract.overview import overview_downsample, read_overview, thumbnail
 from mmsurv_extract.slide import Slide, open_slide
 from mmsurv_extract.stop import JobStopped
@@ -38,6 +39,25 @@ def test_blocks_meet_without_a_seam(
         blocks = read_overview(slide, 4).rgb
     assert whole.shape == (153, 133, 3)
     np.testing.assert_allclose(blocks.astype(int), whole.astype(int), atol=2)
+
+
+@pytest.mark.parametrize("block", [64, 100, 333, 4096])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_mask_is_the_same_bytes_whatever_is_read_at_once(
+    make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, levels: int, block: int
+) -> None:
+    path = make_slide(height=608, width=528, levels=levels)
+    with opened(path) as slide:
+        usual = read_overview(slide, 8).rgb
+        monkeypatch.setattr(module, "BLOCK_PX", block)
+        other = read_overview(slide, 8).rgb
+    np.testing.assert_array_equal(other, usual)
+    masks = [classify(rgb, MaskSettings()).tobytes() for rgb in (usual, other)]
+    assert masks[0] == masks[1]
+
+
+def test_how_much_is_read_at_once_is_part_of_the_method() -> None:
+    assert str(module.BLOCK_PX) in module.METHOD
 
 
 def test_each_pixel_is_the_mean_of_its_level_0_pixels(make_slide: Callable[..., Path]) -> None:

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from mmsurv.demo.painter import MPP, Morphology, paint
+from mmsurv.demo.tissue import write_slide
+from mmsurv_extract.discover import SlideSource
+from mmsurv_extract.prepare import identify, prepare
 from mmsurv_extract.quality import QualitySettings, inspector, pixels_per_step, sharpness, white_share
+from mmsurv_extract.reader import open_reader
+from mmsurv_extract.recipe import load_extract_recipe
+from mmsurv_extract.resolution import MppOptions
+from mmsurv_extract.slide import open_slide
 
 SETTINGS = QualitySettings()
 KEEP, BLURRED, WHITE = 0, 2, 3
@@ -132,3 +142,17 @@ def test_a_tile_is_judged_by_its_pixels_alone() -> None:
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"quality.{next(iter(wrong))} must be"):
         QualitySettings(**wrong)
+
+
+def test_the_demos_painted_tissue_loses_no_tile(tmp_path: Path) -> None:
+    path = tmp_path / "painted.tiff"
+    write_slide(path, paint(Morphology(), np.random.default_rng(0), height=1200, width=1200), mpp=MPP)
+    recipe = load_extract_recipe("demo")
+    source = SlideSource("painted", path)
+    with open_slide(source) as slide:
+        found = prepare(slide, identify(slide, MppOptions()), recipe)
+        bare = prepare(slide, identify(slide, MppOptions()), replace(recipe, mask=replace(recipe.mask, ink=False)))
+    assert len(found.coords) == len(bare.coords) > 10
+    inspect = inspector(recipe.quality, recipe.tiles.mpp)
+    with open_reader(source, found.geometry, tile_px=recipe.tiles.px, workers=1, inspect=inspect) as reader:
+        assert sum(len(batch.rows) for batch in reader.batches(found.coords, batch_size=16)) == len(found.coords)
