@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import click
 import pytest
 
 from mmsurv.errors import ConfigError, MppError, RecipeMismatchError, StoreError, WeightsError
@@ -125,3 +128,13 @@ def test_settings_that_cannot_be_are_refused_by_name(store: FeatureStore) -> Non
     store.write_failure("a", MppError("x"), source=str(source), settings={"mpp": -1.0})
     with pytest.raises(ConfigError, match="the failure noted for a has settings that cannot be"):
         retry_tasks(store, store.failures(), recipe_of_store(store), JobOptions(), None)
+
+
+def test_the_command_is_an_entry_point_of_the_store_s_group() -> None:
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[3] / "setup.cfg", encoding="utf-8")
+    (line,) = config["options.entry_points"]["mmsurv.store_commands"].split("\n")[1:]
+    name, _, value = line.partition(" = ")
+    command = EntryPoint(name, value, "mmsurv.store_commands").load()
+    assert isinstance(command, click.Command)
+    assert command.name == name == "retry"
