@@ -139,12 +139,13 @@ class _Job:
     def look_at(self, source: SlideSource) -> _Sight:
         """What is to be done with a slide; if it is ours to encode, it is prepared. Runs beside the encoder."""
         slide_id = source.slide_id
-        failure = self.share.failed_elsewhere(source)
-        if failure is not None:
-            return failure
         # A record that is there is looked at without a lease, so that a store that is done is only read.
         if slide_id not in self.store and not self.share.take(slide_id):
             return _Elsewhere()
+        # Asked for once the slide is ours: before that, its failure may be just being noted.
+        failure = self.share.failed_elsewhere(source)
+        if failure is not None:
+            return failure
         with open_slide(source) as slide:
             identity = identify(slide, self.options.mpp)
             standing = self._standing(identity)

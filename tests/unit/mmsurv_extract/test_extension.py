@@ -35,6 +35,13 @@ def assert_same_tiles(one: SlideRecord, other: SlideRecord) -> None:
     assert one.thumbnail == other.thumbnail
 
 
+def test_a_smaller_sample_is_a_prefix_of_a_larger_one(tmp_path: Path, make_slide: MakeSlide) -> None:
+    make_slide("slides/a.tiff")
+    forty, ten = (run(tmp_path, count, to=str(count))[1].read("a") for count in (40, 10))
+    np.testing.assert_array_equal(ten.coords, forty.coords[:10])
+    np.testing.assert_array_equal(ten.features, forty.features[:10])
+
+
 @pytest.mark.parametrize("counts", [(10, 40), (1, 7, 80), (10, 0), (159, 160)])
 def test_an_extended_record_is_the_one_made_at_once(
     tmp_path: Path, make_slide: MakeSlide, counts: tuple[int, ...]

@@ -63,17 +63,6 @@ def test_a_record_holds_the_features_of_the_tissue_and_says_where_they_are_from(
     assert record.thumbnail.startswith(b"\xff\xd8")
 
 
-def test_a_smaller_sample_is_a_prefix_of_a_larger_one(job: Job, make_slide: Callable[..., Path]) -> None:
-    make_slide("slides/a.tiff")
-    job.run(recipe=asking_for(40))
-    forty = job.store().read("a")
-    shutil.rmtree(job.path)
-    job.run(recipe=asking_for(10))
-    ten = job.store().read("a")
-    np.testing.assert_array_equal(ten.coords, forty.coords[:10])
-    np.testing.assert_array_equal(ten.features, forty.features[:10])
-
-
 def test_rows_are_in_rank_order(job: Job, make_slide: Callable[..., Path]) -> None:
     make_slide("slides/a.tiff")
     job.run(recipe=asking_for(40))

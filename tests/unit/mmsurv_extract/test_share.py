@@ -111,6 +111,22 @@ def test_a_slide_that_fails_in_the_process_we_wait_for_is_not_tried_again(store:
     assert store.failures()[0].attempts == 1
 
 
+def test_a_failure_noted_just_before_the_slide_becomes_ours_is_seen(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, take = str((slides(store)[0] / "a.tiff").absolute()), Leases.take
+
+    def just_released(leases: Leases, slide_id: str) -> bool:
+        if slide_id == "a":
+            store.write_failure("a", MppError("theirs"), source=source, settings=SETTINGS)
+        return take(leases, slide_id)
+
+    monkeypatch.setattr(Leases, "take", just_released)
+    summary = see_through_job(slides(store), store)
+    assert [failed.by_other for failed in summary.failed] == [True]
+    assert list((store.path / "leases").iterdir()) == []
+
+
 def test_a_failure_noted_before_the_start_is_tried_again(store: FeatureStore) -> None:
     source = str((slides(store)[0] / "a.tiff").absolute())
     store.write_failure("a", MppError("earlier"), source=source, settings=SETTINGS)
