@@ -1,11 +1,12 @@
 """The extraction job: every slide encoded once, failures noted, the store never half written.
 
-Owns the order of work: which slides are done, the slide being prepared while another is encoded, what a failure
-stops (its slide) and what it does not (the job), and when slides of other processes are looked at again.
+Owns the order of work: which slides are done, one slide being prepared and another committed while a third is encoded,
+what a failure stops (its slide) and what it does not (the job), and when slides of other processes are looked at again.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -20,13 +21,14 @@ from mmsurv.errors import BadSlideIdError, MmsurvError, StoreError
 from mmsurv.store import Failure, FeatureStore, SlideRecord
 from mmsurv.store.leases import Leases
 from mmsurv_extract.ahead import one_ahead
+from mmsurv_extract.behind import OneBehind
 from mmsurv_extract.discover import Discovery, SlideSource
 from mmsurv_extract.draw import Draw, draw, n_wanted, nothing_drawn
 from mmsurv_extract.job import SLIDE_ERRORS, FailedSlide, JobOptions, JobSummary, TileEncoder
 from mmsurv_extract.prepare import Identity, PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress, duration
 from mmsurv_extract.quality import inspector
-from mmsurv_extract.reader import open_reader
+from mmsurv_extract.reader import TileReader, open_reader
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.record import make_record
 from mmsurv_extract.resume import has_too_few, held_draw, require_same_slide
@@ -67,13 +69,14 @@ def run_job(
         StoreError: the store can no longer be written (disk full, read-only). Records written before stay.
     """
     started = time.monotonic()
-    with Leases(store.path / "leases") as leases:
+    with Leases(store.path / "leases") as leases, OneBehind() as behind:
         share = Share(store, leases, job_settings(options, recipe.tiles.max_tiles))
-        job = _Job(store, recipe, encoder, options, share, progress, stop)
+        job = _Job(store, recipe, encoder, options, share, behind, progress, stop)
         try:
             for slide_id, paths in discovery.collisions.items():
                 job.fail(slide_id, ", ".join(map(str, paths)), _collision(slide_id, paths))
             job.work_through(discovery.sources)
+            behind.settle()
             leases.sweep()
         except JobStopped:
             job.summary.stopped = True
@@ -86,6 +89,8 @@ class _Work:
     """A slide that is ours to encode."""
 
     prepared: PreparedSlide
+    reader: TileReader
+    """Open."""
     held: tuple[SlideRecord, Draw] | None
     """The record to extend."""
 
@@ -111,6 +116,7 @@ class _Job:
         encoder: TileEncoder,
         options: JobOptions,
         share: Share,
+        behind: OneBehind,
         progress: Progress,
         stop: threading.Event,
     ) -> None:
@@ -119,6 +125,7 @@ class _Job:
         self.encoder = encoder
         self.options = options
         self.share = share
+        self.behind = behind
         self.progress = progress
         self.stop = stop
         self.summary = JobSummary()
@@ -128,7 +135,7 @@ class _Job:
         patience = Patience(self.share, self.progress, self.stop)
         while sources:
             elsewhere = []
-            with closing(one_ahead(sources, self.look_at, self.stop)) as slides:
+            with closing(one_ahead(sources, self.look_at, _close, self.stop)) as slides:
                 for source, upcoming in slides:
                     if not self.encode(source, upcoming):
                         elsewhere.append(source)
@@ -152,7 +159,12 @@ class _Job:
             if standing is not None:
                 return standing
             prepared = prepare(slide, identity, self.recipe, self.stop)
-        return _Work(prepared, held_draw(self.store, prepared) if slide_id in self.store else None)
+        held = held_draw(self.store, prepared) if slide_id in self.store else None
+        reader = open_reader(
+            source, prepared.geometry, tile_px=self.recipe.tiles.px, workers=self.options.workers,
+            inspect=inspector(self.recipe.quality, self.recipe.tiles.mpp), sample=prepared.coords,
+        )  # fmt: skip
+        return _Work(prepared, reader, held)
 
     def _standing(self, identity: Identity) -> _InStore | _Elsewhere | None:
         """What the slide's record means for this job; None if there is work to do, which is then ours."""
@@ -165,23 +177,27 @@ class _Job:
         return None if self.share.take(slide_id) else _Elsewhere()
 
     def encode(self, source: SlideSource, upcoming: Callable[[], _Sight]) -> bool:
-        """Encode and commit one slide, or note why not. Returns False if another process has it."""
+        """Encode one slide and have it committed, or note why not. Returns False if another process has it."""
         started = time.monotonic()
+        sight: _Sight | BaseException
         try:
             sight = upcoming()
-            if isinstance(sight, _Elsewhere):
-                return False
             if isinstance(sight, _Work):
                 record, drawn = self._record(sight)
         except SLIDE_ERRORS as error:
-            self.fail(source.slide_id, str(source.path.absolute()), error)
+            sight = error
+        if isinstance(sight, _Elsewhere):
+            return False
+        if isinstance(sight, _Work):
+            self.behind.submit(functools.partial(self._commit, sight, record, drawn, started))
+            return True
+        self.behind.settle()  # slides are told of in their order
+        if isinstance(sight, BaseException):
+            self.fail(source.slide_id, str(source.path.absolute()), sight)
+        elif isinstance(sight, Failure):
+            self._failed_elsewhere(sight)
         else:
-            if isinstance(sight, Failure):
-                self._failed_elsewhere(sight)
-            elif isinstance(sight, _InStore):
-                self._skip(source.slide_id)
-            else:
-                self._commit(sight, record, drawn, started)
+            self._skip(source.slide_id)
         self.share.give_back(source.slide_id)
         return True
 
@@ -208,14 +224,10 @@ class _Job:
         prepared, tiles = work.prepared, self.recipe.tiles
         extended, before = work.held or (None, nothing_drawn(self.encoder.dim))
         self.progress.begin(prepared.slide_id, n_wanted(tiles.max_tiles, prepared.n_tissue_tiles) - len(before.kept))
-        source = prepared.identity.source
-        with open_reader(
-            source, prepared.geometry, tile_px=tiles.px, workers=self.options.workers,
-            inspect=inspector(self.recipe.quality, tiles.mpp), sample=prepared.coords,
-        ) as reader:  # fmt: skip
+        with work.reader as reader:
             drawn = draw(
                 reader, self.encoder, prepared.coords, tiles.max_tiles,
-                before=before, batch_size=self.options.batch_size, path=source.path, stop=self.stop,
+                before=before, batch_size=self.options.batch_size, path=prepared.identity.source.path, stop=self.stop,
                 on_tiles=self.progress.advance,
             )  # fmt: skip
             name = reader.name
@@ -223,6 +235,7 @@ class _Job:
         return make_record(prepared, drawn, self.recipe, reader=name, device=device, extended=extended), drawn
 
     def _commit(self, work: _Work, record: SlideRecord, drawn: Draw, started: float) -> None:
+        """Runs beside the encoding of the next slide."""
         prepared, held = work.prepared, work.held
         slide_id = prepared.slide_id
         try:
@@ -231,16 +244,17 @@ class _Job:
             raise self._unwritable(error, slide_id) from error
         except MmsurvError as error:
             self.fail(slide_id, str(prepared.identity.source.path.absolute()), error)
-            return
-        n_new = record.n_tiles - (held[0].n_tiles if held else 0)
-        self.summary.n_tiles += n_new
-        if not published:
-            self.summary.skipped.append(slide_id)
-            self.progress.end(slide_id, "another process was first; its record stays")
-            return
-        (self.summary.extended if held else self.summary.done).append(slide_id)
-        outcome = _outcome(drawn, n_new, prepared.n_tissue_tiles, time.monotonic() - started)
-        self.progress.end(slide_id, outcome, encoded=True)
+        else:
+            n_new = record.n_tiles - (held[0].n_tiles if held else 0)
+            self.summary.n_tiles += n_new
+            outcome = _outcome(drawn, n_new, prepared.n_tissue_tiles, time.monotonic() - started)
+            ended = self.summary.extended if held else self.summary.done
+            if not published:
+                ended, outcome = self.summary.skipped, "another process was first; its record stays"
+            ended.append(slide_id)
+            self.progress.end(slide_id, outcome, encoded=True)
+        finally:
+            self.share.give_back(slide_id)
 
     def _unwritable(self, error: OSError, slide_id: str) -> StoreError:
         # HDF5 gives the error number, but buries the reason in a page of its own words.
@@ -250,6 +264,12 @@ class _Job:
             f"it is left behind; the {len(self.store)} slides in the store are whole. Make room (or check the "
             "permissions), then give the same command again: it goes on from here."
         )
+
+
+def _close(sight: _Sight) -> None:
+    """Let go of a slide that was made ready and is not encoded."""
+    if isinstance(sight, _Work):
+        sight.reader.close()
 
 
 def _collision(slide_id: str, paths: Sequence[Path]) -> BadSlideIdError:

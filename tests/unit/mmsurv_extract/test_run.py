@@ -229,6 +229,10 @@ def test_what_a_record_was_made_with_is_in_it(job: Job, make_slide: Callable[...
     assert entry["reader"] == job.store().attributes("a")["reader"]
 
 
+BATCHES_A_SLIDE = 10
+"""Of 16 tiles, of a slide as ``make_slide`` makes it."""
+
+
 def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_slide: Callable[..., Path]) -> None:
     for i in range(3):
         make_slide(f"slides/{i}.tiff", seed=i)
@@ -236,7 +240,7 @@ def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_sl
 
     class StopsInSecondSlide(MeanColour):
         def __call__(self, tiles: np.ndarray) -> np.ndarray:
-            if "0" in store.slide_ids():
+            if self.n_batches == BATCHES_A_SLIDE + 2:
                 stop.set()
             return super().__call__(tiles)
 
@@ -247,6 +251,28 @@ def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_sl
     assert store.slide_ids() == ["0"]
     assert store.leftovers() == []
     assert job.run().done == ["1", "2"]
+
+
+def test_a_slide_is_committed_while_the_next_one_is_encoded(
+    job: Job, make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(2):
+        make_slide(f"slides/{i}.tiff", seed=i)
+    second_begun = threading.Event()
+    write = FeatureStore.write
+
+    class Tells(MeanColour):
+        def __call__(self, tiles: np.ndarray) -> np.ndarray:
+            if self.n_batches == BATCHES_A_SLIDE:
+                second_begun.set()
+            return super().__call__(tiles)
+
+    def waits(self: FeatureStore, record: Any, **options: Any) -> bool:
+        assert second_begun.wait(60), "the second slide is not begun before the first is written"
+        return write(self, record, **options)
+
+    monkeypatch.setattr(FeatureStore, "write", waits)
+    assert job.run(encoder=Tells(), batch_size=16).done == ["0", "1"]
 
 
 def test_a_full_disk_stops_the_job_and_says_how_to_go_on(

@@ -168,7 +168,7 @@ def test_a_slide_is_leased_from_before_it_is_prepared_until_it_is_done(store: Fe
 
     see_through_job(slides(store), store, encoder=Watches(), batch_size=256)
     assert held[0] == ["a", "b"], "the one in work and the next"
-    assert held[-1] == ["c"]
+    assert held[-1] in (["c"], ["b", "c"]), "the one in work, and the last until it is committed"
     assert list((store.path / "leases").iterdir()) == []
 
 
