@@ -10,16 +10,16 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mmsurv.errors import CorruptRecordError, RecordNotFoundError
-from mmsurv.store.checked import CheckedRecords, Signature, signature
+from mmsurv.store.checked import CheckedRecords, Signature, is_still, signature
 from mmsurv.store.commit import PARTIAL, publish, temporary_name
 from mmsurv.store.extend import extends
+from mmsurv.store.extent import Extent, read_rows
 from mmsurv.store.failures import Failure, FailureLog
 from mmsurv.store.ids import check_slide_id, is_slide_id
 from mmsurv.store.manifest import Manifest
@@ -27,16 +27,6 @@ from mmsurv.store.record import Scalar, SlideRecord
 from mmsurv.store.seal import require_intact, require_own, seal
 
 logger = logging.getLogger("mmsurv")
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Where a record's features lie as plain bytes: row-major, little-endian, uncompressed."""
-
-    path: Path
-    offset: int
-    shape: tuple[int, int]
-    dtype: np.dtype
 
 
 class FeatureStore(ABC):
@@ -102,8 +92,9 @@ class FeatureStore(ABC):
             if self._slides.exists():
                 raise CorruptRecordError(f"{self._slides} is not a folder. Restore the store from a backup.")
             return []
-        names = (path.name.removesuffix(self.suffix) for path in self._slides.glob(f"*{self.suffix}"))
-        return sorted(name for name in names if is_slide_id(name))
+        return sorted(
+            filter(is_slide_id, (p.name.removesuffix(self.suffix) for p in self._slides.glob(f"*{self.suffix}")))
+        )
 
     def __len__(self) -> int:
         return len(self.slide_ids())
@@ -184,7 +175,7 @@ class FeatureStore(ABC):
                 # By descriptor: the file that is read is the one that was checked, whatever takes its name meanwhile.
                 known = self._extents.get(path.name)
                 if known and known[0] == signature(descriptor):
-                    return self.read_rows(path, rows) if known[1] is None else _read_extent(descriptor, known[1], rows)
+                    return self.read_rows(path, rows) if known[1] is None else read_rows(descriptor, known[1], rows)
             finally:
                 os.close(descriptor)
             self.extent(slide_id)
@@ -205,7 +196,7 @@ class FeatureStore(ABC):
             else:
                 self._own_attributes(slide_id)
             extent = self.read_extent(path)
-            if _is_still(path, found):
+            if is_still(path, found):
                 self._extents[path.name] = (found, extent)
 
     def write(self, record: SlideRecord, *, extend: bool = False) -> bool:
@@ -229,9 +220,8 @@ class FeatureStore(ABC):
         record = seal(record, self.manifest)
         final = self.record_path(record.slide_id)
         self._slides.mkdir(exist_ok=True)
-        published = None
-        while published is None:
-            published = self._try_to_publish(record, final, extend=extend)
+        while (published := self._try_to_publish(record, final, extend=extend)) is None:
+            pass
         self.clear_failure(record.slide_id)
         return published
 
@@ -245,7 +235,7 @@ class FeatureStore(ABC):
             final,
             write=lambda path: self.write_file(path, record),
             check=lambda path: self._require_intact(self.read_file(path), path),
-            replace_if=(lambda: _is_still(final, before)) if held else None,
+            replace_if=(lambda: is_still(final, before)) if held else None,
         )
         if published:
             self._checked.remember(final.name, signature(final))
@@ -310,26 +300,3 @@ class FeatureStore(ABC):
     def _require_intact(self, record: SlideRecord, path: Path) -> None:
         self._require_own(record.attributes, path)
         require_intact(record, path)
-
-
-def _read_extent(descriptor: int, extent: Extent, rows: slice) -> np.ndarray:
-    start, stop, step = rows.indices(extent.shape[0])
-    if step != 1:
-        raise ValueError(f"rows must be a slice of step 1, not {step}.")
-    values = np.empty((max(0, stop - start), extent.shape[1]), extent.dtype)
-    left = values.view(np.uint8).reshape(-1).data
-    offset = extent.offset + start * extent.shape[1] * extent.dtype.itemsize
-    while left:
-        count = os.preadv(descriptor, [left], offset)
-        if not count:
-            raise CorruptRecordError(f"{extent.path} ends within its features. Delete it and encode the slide again.")
-        left, offset = left[count:], offset + count
-    return values
-
-
-def _is_still(path: Path, seen: Signature | None) -> bool:
-    """Whether the file at ``path`` is the one that was judged."""
-    try:
-        return signature(path) == seen
-    except FileNotFoundError:
-        return False

@@ -23,8 +23,9 @@ import numpy as np
 
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.provenance import canonical_json
-from mmsurv.store.base import Extent, FeatureStore
+from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
+from mmsurv.store.extent import Extent
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 
 METADATA = "zarr.json"
