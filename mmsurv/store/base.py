@@ -1,21 +1,21 @@
-"""The feature store's interface, and the life of a record in it.
+"""The feature store, and the life of a record in it.
 
-Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. A backend
-(``hdf5``, ``zarr_zip``) says only how one record becomes one file and back.
+Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. What they do
+not share is in ``backend``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from mmsurv.errors import CorruptRecordError, RecordNotFoundError
+from mmsurv.errors import CorruptRecordError, RecordNotFoundError, StoreError
+from mmsurv.store.backend import Backend
 from mmsurv.store.checked import CheckedRecords, Signature, is_still, signature
 from mmsurv.store.commit import PARTIAL, publish, temporary_name
 from mmsurv.store.extend import extends
@@ -28,15 +28,15 @@ from mmsurv.store.seal import require_intact, require_own, seal
 
 logger = logging.getLogger("mmsurv")
 
+ATTEMPTS = 10
+"""How often a record is looked at again that another process has extended meanwhile."""
 
-class FeatureStore(ABC):
+
+class FeatureStore(Backend):
     """Features of many slides, all made by one recipe.
 
     Any number of processes may read and write one store. A record is there, whole, or it is not there.
     """
-
-    backend: ClassVar[str]
-    suffix: ClassVar[str]
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -61,30 +61,6 @@ class FeatureStore(ABC):
     @property
     def dtype(self) -> np.dtype:
         return self.manifest.numpy_dtype
-
-    @abstractmethod
-    def write_file(self, path: Path, record: SlideRecord) -> None:
-        """Write one record, with its attributes complete, as a new file at ``path``."""
-
-    @abstractmethod
-    def read_file(self, path: Path) -> SlideRecord:
-        """Read a whole record with all its attributes. Raises CorruptRecordError if it cannot be read."""
-
-    @abstractmethod
-    def read_attributes(self, path: Path) -> dict[str, Scalar]:
-        """Read a record's attributes only. Raises CorruptRecordError if they cannot be read."""
-
-    @abstractmethod
-    def read_extent(self, path: Path) -> Extent | None:
-        """Where the features lie as plain bytes, or None if they do not."""
-
-    @abstractmethod
-    def read_shape(self, path: Path) -> tuple[int, int]:
-        """Shape (N, D) of the features, without reading them."""
-
-    @abstractmethod
-    def read_rows(self, path: Path, rows: slice) -> np.ndarray:
-        """Some rows of the features, in the store's dtype."""
 
     def slide_ids(self) -> list[str]:
         """Ids of the slides that have a record, sorted; the records themselves are not opened."""
@@ -166,7 +142,7 @@ class FeatureStore(ABC):
             RecordNotFoundError, CorruptRecordError, RecipeMismatchError: as for :meth:`read`.
         """
         path = self.record_path(slide_id)
-        while True:
+        for _ in range(ATTEMPTS):
             try:
                 descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
@@ -179,11 +155,12 @@ class FeatureStore(ABC):
             finally:
                 os.close(descriptor)
             self.extent(slide_id)
+        raise self._restless(path)
 
     def extent(self, slide_id: str) -> Extent | None:
         """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
         path = self.record_path(slide_id)
-        while True:
+        for _ in range(ATTEMPTS):
             try:
                 found = signature(path)
             except FileNotFoundError:
@@ -191,13 +168,13 @@ class FeatureStore(ABC):
             known = self._extents.get(path.name)
             if known and known[0] == found:
                 return known[1]
-            if not self._checked.knows(path.name, found):
-                self.read(slide_id)
-            else:
-                self._own_attributes(slide_id)
+            check = self._own_attributes if self._checked.knows(path.name, found) else self.read
+            check(slide_id)
             extent = self.read_extent(path)
             if is_still(path, found):
                 self._extents[path.name] = (found, extent)
+                return extent
+        raise self._restless(path)
 
     def write(self, record: SlideRecord, *, extend: bool = False) -> bool:
         """Commit a record: temporary file, fsync, read back, publish under its name.
@@ -287,6 +264,12 @@ class FeatureStore(ABC):
 
     def _missing(self, slide_id: str) -> RecordNotFoundError:
         return RecordNotFoundError(f"{self.path} has no record of slide {slide_id}.")
+
+    @staticmethod
+    def _restless(path: Path) -> StoreError:
+        return StoreError(
+            f"{path} changes all the time it is read. Find out what writes to it; a record is never edited."
+        )
 
     def _own_attributes(self, slide_id: str) -> dict[str, Scalar]:
         path = self._existing(slide_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmsurv.errors import BadSlideIdError, RecipeMismatchError, RecordNotFoundError, StoreError
-from mmsurv.store import FeatureStore, create_store, open_store
+from mmsurv.store import Extent, FeatureStore, create_store, open_store
 from mmsurv.store.dtypes import DTYPES, numpy_dtype
 from mmsurv.store.record import reason_counts
 from mmsurv.store.testing.damage import DamageContract
@@ -103,6 +104,37 @@ class StoreContract(DamageContract):
         assert store.leftovers() == []
         if mapped is not None:
             np.testing.assert_array_equal(mapped, make_record(tiles=20).features)
+
+    def test_a_record_that_is_extended_between_a_look_and_a_read_is_looked_at_again(
+        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write(make_record(tiles=20))
+        reader = open_store(store.path)
+        looking = reader.read_extent
+
+        def overtaken(path: Path) -> Extent | None:
+            found = looking(path)
+            if store.n_tiles("slide-1") == 20:
+                store.write(make_record(tiles=60), extend=True)
+            return found
+
+        monkeypatch.setattr(reader, "read_extent", overtaken)
+        np.testing.assert_array_equal(reader.features("slide-1"), make_record(tiles=60).features)
+
+    def test_a_record_that_never_holds_still_is_named(
+        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write(make_record())
+        reader = open_store(store.path)
+        looking = reader.read_extent
+
+        def touched(path: Path) -> Extent | None:
+            os.utime(path, (0, path.stat().st_mtime + 10))
+            return looking(path)
+
+        monkeypatch.setattr(reader, "read_extent", touched)
+        with pytest.raises(StoreError, match="changes all the time it is read"):
+            reader.features("slide-1")
 
     @pytest.mark.parametrize("tiles", [20, 60])
     def test_as_many_tiles_or_fewer_leave_a_record_as_it_is(self, store: FeatureStore, tiles: int) -> None:
