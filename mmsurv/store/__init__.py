@@ -1,8 +1,8 @@
 """The feature store: one recipe, one directory, one self-describing file per slide.
 
-``base`` is the interface and the life of a record, ``hdf5`` the backend, ``commit`` the atomic publication, ``record``
-what a slide's record holds, ``rank`` its row order, ``verify`` the checks, ``interop`` other tools' layouts,
-``testing`` the contract every backend passes. The format itself is written down in docs/format.md.
+``base`` is the interface and the life of a record, ``hdf5`` and ``zarr_zip`` the backends, ``commit`` the atomic
+publication, ``record`` what a slide's record holds, ``rank`` its row order, ``verify`` the checks, ``interop`` other
+tools' layouts, ``testing`` the contract every backend passes. The format is written down in docs/format.md.
 
 The names below are loaded when first asked for, so that ``mmsurv store --help`` needs click only.
 """
@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmsurv.store.base import Extent, FeatureStore
+    from mmsurv.store.base import FeatureStore
+    from mmsurv.store.extent import Extent
     from mmsurv.store.factory import create_store, open_store
     from mmsurv.store.failures import Failure
     from mmsurv.store.ids import check_slide_id
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Extent": "base",
+    "Extent": "extent",
     "Failure": "failures",
     "FeatureStore": "base",
     "SlideRecord": "record",

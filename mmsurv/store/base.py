@@ -1,25 +1,25 @@
-"""The feature store's interface, and the life of a record in it.
+"""The feature store, and the life of a record in it.
 
-Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. A backend
-(``hdf5``, ``zarr_zip``) says only how one record becomes one file and back.
+Owns what every backend shares: ids, the atomic commit, what "done" means, checksums on reading, failures. What they do
+not share is in ``backend``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from mmsurv.errors import CorruptRecordError, RecordNotFoundError
-from mmsurv.store.checked import CheckedRecords, Signature, signature
+from mmsurv.errors import CorruptRecordError, RecordNotFoundError, StoreError
+from mmsurv.store.backend import Backend
+from mmsurv.store.checked import CheckedRecords, Signature, is_still, signature
 from mmsurv.store.commit import PARTIAL, publish, temporary_name
 from mmsurv.store.extend import extends
+from mmsurv.store.extent import Extent, read_rows
 from mmsurv.store.failures import Failure, FailureLog
 from mmsurv.store.ids import check_slide_id, is_slide_id
 from mmsurv.store.manifest import Manifest
@@ -28,25 +28,15 @@ from mmsurv.store.seal import require_intact, require_own, seal
 
 logger = logging.getLogger("mmsurv")
 
-
-@dataclass(frozen=True)
-class Extent:
-    """Where a record's features lie as plain bytes: row-major, little-endian, uncompressed."""
-
-    path: Path
-    offset: int
-    shape: tuple[int, int]
-    dtype: np.dtype
+ATTEMPTS = 10
+"""How often a record is looked at again that another process has extended meanwhile."""
 
 
-class FeatureStore(ABC):
+class FeatureStore(Backend):
     """Features of many slides, all made by one recipe.
 
     Any number of processes may read and write one store. A record is there, whole, or it is not there.
     """
-
-    backend: ClassVar[str]
-    suffix: ClassVar[str]
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -72,38 +62,15 @@ class FeatureStore(ABC):
     def dtype(self) -> np.dtype:
         return self.manifest.numpy_dtype
 
-    @abstractmethod
-    def write_file(self, path: Path, record: SlideRecord) -> None:
-        """Write one record, with its attributes complete, as a new file at ``path``."""
-
-    @abstractmethod
-    def read_file(self, path: Path) -> SlideRecord:
-        """Read a whole record with all its attributes. Raises CorruptRecordError if it cannot be read."""
-
-    @abstractmethod
-    def read_attributes(self, path: Path) -> dict[str, Scalar]:
-        """Read a record's attributes only. Raises CorruptRecordError if they cannot be read."""
-
-    @abstractmethod
-    def read_extent(self, path: Path) -> Extent | None:
-        """Where the features lie as plain bytes, or None if they do not."""
-
-    @abstractmethod
-    def read_shape(self, path: Path) -> tuple[int, int]:
-        """Shape (N, D) of the features, without reading them."""
-
-    @abstractmethod
-    def read_rows(self, path: Path, rows: slice) -> np.ndarray:
-        """Some rows of the features, in the store's dtype."""
-
     def slide_ids(self) -> list[str]:
         """Ids of the slides that have a record, sorted; the records themselves are not opened."""
         if not self._slides.is_dir():
             if self._slides.exists():
                 raise CorruptRecordError(f"{self._slides} is not a folder. Restore the store from a backup.")
             return []
-        names = (path.name.removesuffix(self.suffix) for path in self._slides.glob(f"*{self.suffix}"))
-        return sorted(name for name in names if is_slide_id(name))
+        return sorted(
+            filter(is_slide_id, (p.name.removesuffix(self.suffix) for p in self._slides.glob(f"*{self.suffix}")))
+        )
 
     def __len__(self) -> int:
         return len(self.slide_ids())
@@ -175,7 +142,7 @@ class FeatureStore(ABC):
             RecordNotFoundError, CorruptRecordError, RecipeMismatchError: as for :meth:`read`.
         """
         path = self.record_path(slide_id)
-        while True:
+        for _ in range(ATTEMPTS):
             try:
                 descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
@@ -184,15 +151,16 @@ class FeatureStore(ABC):
                 # By descriptor: the file that is read is the one that was checked, whatever takes its name meanwhile.
                 known = self._extents.get(path.name)
                 if known and known[0] == signature(descriptor):
-                    return self.read_rows(path, rows) if known[1] is None else _read_extent(descriptor, known[1], rows)
+                    return self.read_rows(path, rows) if known[1] is None else read_rows(descriptor, known[1], rows)
             finally:
                 os.close(descriptor)
             self.extent(slide_id)
+        raise self._restless(path)
 
     def extent(self, slide_id: str) -> Extent | None:
         """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
         path = self.record_path(slide_id)
-        while True:
+        for _ in range(ATTEMPTS):
             try:
                 found = signature(path)
             except FileNotFoundError:
@@ -200,13 +168,13 @@ class FeatureStore(ABC):
             known = self._extents.get(path.name)
             if known and known[0] == found:
                 return known[1]
-            if not self._checked.knows(path.name, found):
-                self.read(slide_id)
-            else:
-                self._own_attributes(slide_id)
+            check = self._own_attributes if self._checked.knows(path.name, found) else self.read
+            check(slide_id)
             extent = self.read_extent(path)
-            if _is_still(path, found):
+            if is_still(path, found):
                 self._extents[path.name] = (found, extent)
+                return extent
+        raise self._restless(path)
 
     def write(self, record: SlideRecord, *, extend: bool = False) -> bool:
         """Commit a record: temporary file, fsync, read back, publish under its name.
@@ -229,9 +197,8 @@ class FeatureStore(ABC):
         record = seal(record, self.manifest)
         final = self.record_path(record.slide_id)
         self._slides.mkdir(exist_ok=True)
-        published = None
-        while published is None:
-            published = self._try_to_publish(record, final, extend=extend)
+        while (published := self._try_to_publish(record, final, extend=extend)) is None:
+            pass
         self.clear_failure(record.slide_id)
         return published
 
@@ -245,7 +212,7 @@ class FeatureStore(ABC):
             final,
             write=lambda path: self.write_file(path, record),
             check=lambda path: self._require_intact(self.read_file(path), path),
-            replace_if=(lambda: _is_still(final, before)) if held else None,
+            replace_if=(lambda: is_still(final, before)) if held else None,
         )
         if published:
             self._checked.remember(final.name, signature(final))
@@ -309,6 +276,12 @@ class FeatureStore(ABC):
     def _missing(self, slide_id: str) -> RecordNotFoundError:
         return RecordNotFoundError(f"{self.path} has no record of slide {slide_id}.")
 
+    @staticmethod
+    def _restless(path: Path) -> StoreError:
+        return StoreError(
+            f"{path} changes all the time it is read. Find out what writes to it; a record is never edited."
+        )
+
     def _own_attributes(self, slide_id: str) -> dict[str, Scalar]:
         path = self._existing(slide_id)
         attributes = self.read_attributes(path)
@@ -321,26 +294,3 @@ class FeatureStore(ABC):
     def _require_intact(self, record: SlideRecord, path: Path) -> None:
         self._require_own(record.attributes, path)
         require_intact(record, path)
-
-
-def _read_extent(descriptor: int, extent: Extent, rows: slice) -> np.ndarray:
-    start, stop, step = rows.indices(extent.shape[0])
-    if step != 1:
-        raise ValueError(f"rows must be a slice of step 1, not {step}.")
-    values = np.empty((max(0, stop - start), extent.shape[1]), extent.dtype)
-    left = values.view(np.uint8).reshape(-1).data
-    offset = extent.offset + start * extent.shape[1] * extent.dtype.itemsize
-    while left:
-        count = os.preadv(descriptor, [left], offset)
-        if not count:
-            raise CorruptRecordError(f"{extent.path} ends within its features. Delete it and encode the slide again.")
-        left, offset = left[count:], offset + count
-    return values
-
-
-def _is_still(path: Path, seen: Signature | None) -> bool:
-    """Whether the file at ``path`` is the one that was judged."""
-    try:
-        return signature(path) == seen
-    except FileNotFoundError:
-        return False

@@ -23,6 +23,14 @@ def signature(file: Path | int) -> Signature:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
+def is_still(path: Path, seen: Signature | None) -> bool:
+    """Whether the file at ``path`` is the one that was seen."""
+    try:
+        return signature(path) == seen
+    except FileNotFoundError:
+        return False
+
+
 def cache_folder() -> Path:
     """Where this user's programs keep what they can make again."""
     base = os.environ.get("XDG_CACHE_HOME")

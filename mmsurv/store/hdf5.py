@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 
 from mmsurv.errors import CorruptRecordError, StoreError
-from mmsurv.store.base import Extent, FeatureStore
+from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
+from mmsurv.store.extent import Extent
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 from mmsurv.store.sink import Sink
 

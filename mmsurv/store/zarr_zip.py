@@ -9,6 +9,7 @@ not be loaded to train. Any Zarr library opens the files (docs/format.md).
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import struct
@@ -23,8 +24,9 @@ import numpy as np
 
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.provenance import canonical_json
-from mmsurv.store.base import Extent, FeatureStore
+from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
+from mmsurv.store.extent import Extent
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 
 METADATA = "zarr.json"
@@ -199,7 +201,8 @@ def _read_array(file: zipfile.ZipFile, name: str, metadata: Mapping[str, Any]) -
         return np.zeros(shape, dtype)
     content = file.read(_chunk_key(name, len(shape)))
     if codecs[-1] == "gzip":
-        content = gzip.decompress(content)
+        # No more than the shape says, whatever the bytes claim to unfold to.
+        content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(math.prod(shape) * dtype.itemsize + 1)
     return np.frombuffer(content, dtype).reshape(shape).copy()  # else it could not be written to
 
 

@@ -50,6 +50,7 @@ def test_info_says_when_the_weights_are_random(tmp_path: Path) -> None:
 def test_list_has_a_line_for_each_slide(store_path: Path) -> None:
     lines = run("store", "list", store_path).output.splitlines()
     assert [line.split()[0] for line in lines] == ["slide_id", "a", "b", "c"]
+    assert lines[1].split() == ["a", "100", "6", "0.25", "–"]
     assert [row["slide_id"] for row in json.loads(run("store", "list", store_path, "--json").output)] == ["a", "b", "c"]
     assert "d: ValueError: torn (attempt 1, d.svs)" in run("store", "list", store_path, "--failures").output
 

@@ -14,6 +14,8 @@ from mmsurv.store.cli.options import AS_JSON, STORE, echo_json
 if TYPE_CHECKING:
     from mmsurv.store.base import FeatureStore
 
+REJECTED = ("n_unreadable", "n_out_of_focus", "n_near_white")
+
 
 @click.command()
 @STORE
@@ -42,7 +44,7 @@ def info(path: Path, as_json: bool) -> None:
 @click.option("--failures", "show_failures", is_flag=True, help="List the slides that failed instead.")
 @AS_JSON
 def list_(path: Path, show_failures: bool, as_json: bool) -> None:
-    """The slides of STORE, one a line: tissue tiles, unreadable tiles, resolution, source."""
+    """The slides of STORE, one a line: tissue tiles, rejected tiles, resolution, source."""
     from mmsurv.store import open_store
 
     opened = open_store(path)
@@ -62,14 +64,15 @@ def list_(path: Path, show_failures: bool, as_json: bool) -> None:
         echo_json(rows)
     else:
         wide = max([8, *(len(row["slide_id"]) for row in rows)])
-        click.echo(f"{'slide_id':<{wide}}  {'tissue tiles':>12}  {'unreadable':>10}  {'mpp':>8}  source")
+        click.echo(f"{'slide_id':<{wide}}  {'tissue tiles':>12}  {'rejected':>8}  {'mpp':>8}  source")
         for row in rows:
             if "problem" in row:
                 click.echo(f"{row['slide_id']:<{wide}}  damaged: {row['problem']}")
                 continue
             mpp = f"{row['mpp']:.4g}" if "mpp" in row else "–"
+            rejected = sum(int(row.get(name, 0)) for name in REJECTED)
             click.echo(
-                f"{row['slide_id']:<{wide}}  {row.get('n_tissue_tiles', '–'):>12}  {row.get('n_unreadable', 0):>10}  "
+                f"{row['slide_id']:<{wide}}  {row.get('n_tissue_tiles', '–'):>12}  {rejected:>8}  "
                 f"{mpp:>8}  {row.get('source', '–')}"
             )
     if damaged:

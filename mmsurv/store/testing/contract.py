@@ -1,109 +1,26 @@
-"""The contract every backend of the store passes, as a pytest class to inherit from.
-
-Owns what a backend must do, in behaviour. Raw bytes of the record file are changed beside the store's back to show
-that damage is noticed. A backend's test module needs five lines:
-
-    class TestHdf5Store(StoreContract):
-        backend = "hdf5"
-"""
+"""What a backend of the store does, as a pytest class to inherit from; damage is in ``damage``."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
-import re
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mmsurv.errors import (
-    BadSlideIdError,
-    CorruptRecordError,
-    RecipeMismatchError,
-    RecordNotFoundError,
-    StoreError,
-)
-from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store, rank_order
-from mmsurv.store import commit as commits
+from mmsurv.errors import BadSlideIdError, RecipeMismatchError, RecordNotFoundError, StoreError
+from mmsurv.store import Extent, FeatureStore, create_store, open_store
 from mmsurv.store.dtypes import DTYPES, numpy_dtype
-from mmsurv.store.record import REASONS, reason_counts
-
-RECIPE: dict[str, Any] = {"encoder": {"name": "resnet50", "weights": "3f9c"}, "tile": {"px": 224, "mpp": 0.5}}
-
-
-def make_record(slide_id: str = "slide-1", *, tiles: int = 60, dim: int = 8, seed: int = 0) -> SlideRecord:
-    """A record as stage 1 would write it, of made-up numbers; every tenth tile drawn was rejected.
-
-    Of two records of one slide and seed with up to 90 tiles, the smaller is a prefix of the larger.
-    """
-    rng = np.random.default_rng(seed)
-    side = max(10, int(np.ceil(np.sqrt(tiles / 0.9))))
-    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) * 448
-    grid = grid[rank_order(slide_id, grid, 0)].astype(np.int32)
-    lost = np.arange(len(grid)) % 10 == 9
-    drawn = np.flatnonzero(~lost)[tiles - 1] + 1
-    rejected = grid[:drawn][lost[:drawn]]
-    reasons = (np.arange(len(rejected)) % len(REASONS) + 1).astype(np.uint8)
-    return SlideRecord(
-        slide_id=slide_id,
-        features=rng.normal(size=(tiles, dim)).astype(np.float16),
-        coords=grid[:drawn][~lost[:drawn]],
-        tissue=np.random.default_rng(seed).random(tiles).astype(np.float32),
-        attributes={
-            "sample_seed": 0, "mpp": 0.25, "mpp_source": "property", "n_tissue_tiles": len(grid),
-            **reason_counts(reasons),
-        },
-        coords_attributes={"patch_size": 224, "patch_size_level0": 448, "overlap": 0, "name": slide_id},
-        thumbnail=b"\xff\xd8 not really a JPEG \xff\xd9",
-        mask=(np.random.default_rng(seed).random((20, 30)) * 3).astype(np.uint8),
-        rejected=rejected,
-        rejected_reason=reasons,
-    )  # fmt: skip
+from mmsurv.store.record import reason_counts
+from mmsurv.store.testing.damage import DamageContract
+from mmsurv.store.testing.records import RECIPE, make_record
 
 
-_FLIP_EVERY_BYTE = """
-import sys
-from mmsurv.store import open_store
-store = open_store(sys.argv[1])
-path = store.record_path("slide-1")
-whole, noticed = path.read_bytes(), 0
-for at in range(0, len(whole), 3):
-    path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
-    noticed += bool(store.verify("slide-1"))
-print(noticed)
-"""
-
-_NOTICED = "(not the bytes that were written|Bad CRC)"
-
-_WRITE_WITH_LITTLE_ROOM = """
-import resource, signal, sys
-from mmsurv.store import open_store
-from mmsurv.store.testing import make_record
-store = open_store(sys.argv[1])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    store.write(make_record(tiles=600))
-except OSError as error:
-    print(type(error).__name__, error)
-"""
-
-
-class StoreContract:
+class StoreContract(DamageContract):
     """Inherit, and set ``backend``."""
-
-    backend: ClassVar[str]
-
-    @pytest.fixture
-    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        return create_store(tmp_path / "störe with spaces", recipe=RECIPE, dim=8, backend=self.backend)
 
     def test_a_record_comes_back_as_it_was_written(self, store: FeatureStore) -> None:
         record = make_record()
@@ -188,6 +105,37 @@ class StoreContract:
         if mapped is not None:
             np.testing.assert_array_equal(mapped, make_record(tiles=20).features)
 
+    def test_a_record_that_is_extended_between_a_look_and_a_read_is_looked_at_again(
+        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write(make_record(tiles=20))
+        reader = open_store(store.path)
+        looking = reader.read_extent
+
+        def overtaken(path: Path) -> Extent | None:
+            found = looking(path)
+            if store.n_tiles("slide-1") == 20:
+                store.write(make_record(tiles=60), extend=True)
+            return found
+
+        monkeypatch.setattr(reader, "read_extent", overtaken)
+        np.testing.assert_array_equal(reader.features("slide-1"), make_record(tiles=60).features)
+
+    def test_a_record_that_never_holds_still_is_named(
+        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write(make_record())
+        reader = open_store(store.path)
+        looking = reader.read_extent
+
+        def touched(path: Path) -> Extent | None:
+            os.utime(path, (0, path.stat().st_mtime + 10))
+            return looking(path)
+
+        monkeypatch.setattr(reader, "read_extent", touched)
+        with pytest.raises(StoreError, match="changes all the time it is read"):
+            reader.features("slide-1")
+
     @pytest.mark.parametrize("tiles", [20, 60])
     def test_as_many_tiles_or_fewer_leave_a_record_as_it_is(self, store: FeatureStore, tiles: int) -> None:
         store.write(make_record(tiles=60))
@@ -255,51 +203,6 @@ class StoreContract:
             store.write(dataclasses.replace(make_record(), **change))
         assert list((store.path / "slides").iterdir()) == []
 
-    def test_flipped_bits_are_noticed(self, store: FeatureStore) -> None:
-        record = make_record()
-        store.write(record)
-        path = store.record_path("slide-1")
-        whole = path.read_bytes()
-        at = whole.index(record.features.tobytes()[:64]) + 21
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        assert re.search(_NOTICED, store.verify("slide-1")[0])
-        with pytest.raises(CorruptRecordError, match=f"slide-1.*{_NOTICED}"):
-            open_store(store.path).features("slide-1", slice(0, 1))
-
-    def test_no_flipped_bit_hangs_or_crashes_a_reader(self, store: FeatureStore) -> None:
-        """Every byte that is not a feature, in another process, since damage can send a library into a loop."""
-        store.write(make_record(tiles=4))
-        probe = subprocess.run(
-            [sys.executable, "-c", _FLIP_EVERY_BYTE, str(store.path)],
-            capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert probe.returncode == 0, probe.stderr[-2000:]
-        n_noticed = int(probe.stdout)
-        assert n_noticed > 500, "flips of what means something are noticed"
-
-    def test_changed_coordinates_are_noticed(self, store: FeatureStore) -> None:
-        record = make_record()
-        store.write(record)
-        path = store.record_path("slide-1")
-        whole = path.read_bytes()
-        at = whole.index(record.coords.tobytes()[:64]) + 1
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(CorruptRecordError, match=r"coordinates, attributes or images|Bad CRC"):
-            store.read("slide-1")
-
-    @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-    def test_a_truncated_record_is_not_done_and_is_written_again(self, store: FeatureStore, share: float) -> None:
-        store.write(make_record())
-        path = store.record_path("slide-1")
-        whole = path.read_bytes()
-        path.write_bytes(whole[: int(len(whole) * share)])
-        assert store.verify("slide-1")
-        with pytest.raises(CorruptRecordError, match="slide-1"):
-            open_store(store.path).features("slide-1")
-        assert store.write(make_record())
-        assert store.verify("slide-1") == []
-        assert len(store.leftovers()) == 1, "the damaged file is kept aside"
-
     def test_a_record_of_another_recipe_is_refused_field_by_field(self, store: FeatureStore, tmp_path: Path) -> None:
         theirs = {"encoder": {"name": "resnet18", "weights": "77ab"}, "tile": {"px": 224, "mpp": 0.5}}
         other = create_store(tmp_path / "other", recipe=theirs, dim=8, backend=self.backend)
@@ -307,12 +210,6 @@ class StoreContract:
         store.record_path("slide-1").write_bytes(other.record_path("slide-1").read_bytes())
         with pytest.raises(RecipeMismatchError, match=r"encoder\.name +resnet18 → resnet50"):
             "slide-1" in store  # noqa: B015
-
-    def test_a_record_under_another_slides_name_is_refused(self, store: FeatureStore) -> None:
-        store.write(make_record())
-        store.record_path("slide-1").rename(store.record_path("slide-2"))
-        with pytest.raises(CorruptRecordError, match="holds slide 'slide-1'"):
-            store.features("slide-2")
 
     def test_the_same_recipe_opens_the_store_and_another_is_refused(self, store: FeatureStore) -> None:
         again = create_store(store.path, recipe=dict(reversed(RECIPE.items())), dim=8, backend=self.backend)
@@ -322,48 +219,6 @@ class StoreContract:
             create_store(store.path, recipe=other, dim=8, backend=self.backend)
         with pytest.raises(RecipeMismatchError, match=r"store\.dim +8 → 9"):
             create_store(store.path, recipe=RECIPE, dim=9, backend=self.backend)
-
-    @pytest.mark.parametrize("failing", ["write", "fsync", "link"])
-    def test_a_full_disk_leaves_nothing(
-        self, store: FeatureStore, failing: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(*args: object, **kwargs: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        if failing == "write":
-            monkeypatch.setattr(store, "write_file", full)
-        elif failing == "fsync":
-            monkeypatch.setattr(commits.os, "fsync", full)
-        else:
-            monkeypatch.setattr(commits.os, "link", full)
-        with pytest.raises(OSError, match="No space left"):
-            store.write(make_record())
-        monkeypatch.undo()
-        assert list((store.path / "slides").iterdir()) == []
-        assert store.write(make_record())
-
-    @pytest.mark.parametrize("room", [0, 500, 5_000, 15_000])
-    def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(self, store: FeatureStore, room: int) -> None:
-        """The operating system refuses the write in the middle of the file, at whatever the library is doing there."""
-        probe = subprocess.run(
-            [sys.executable, "-c", _WRITE_WITH_LITTLE_ROOM, str(store.path), str(room)],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert probe.returncode == 0, probe.stderr[-2000:]
-        assert "File too large" in probe.stdout
-        assert not probe.stderr
-        assert list((store.path / "slides").iterdir()) == []
-
-    def test_without_hard_links_a_record_is_still_published_once(
-        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def unsupported(*args: object, **kwargs: object) -> None:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-        monkeypatch.setattr(commits.os, "link", unsupported)
-        assert store.write(make_record(seed=1))
-        assert not store.write(make_record(seed=2))
-        np.testing.assert_array_equal(store.features("slide-1"), make_record(seed=1).features)
 
     def test_a_failure_is_counted_and_cleared_by_success(self, store: FeatureStore) -> None:
         for _ in range(2):
