@@ -42,7 +42,8 @@ def test_a_float32_dataset_in_a_bfloat16_store_is_not_taken_for_bfloat16(store: 
 def test_a_record_is_read_while_another_process_holds_a_lock_on_it(store: FeatureStore) -> None:
     """HDF5 locks files by default, also on network file systems where that fails or hangs."""
     path = store.record_path("slide-1")
-    holder = f"import fcntl\nfile = open({str(path)!r})\nfcntl.flock(file, fcntl.LOCK_EX)\nprint('held', flush=True)\ninput()"
+    lock = f"import fcntl\nfile = open({str(path)!r})\nfcntl.flock(file, fcntl.LOCK_EX)"
+    holder = f"{lock}\nprint('held', flush=True)\ninput()"
     with subprocess.Popen(
         [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
