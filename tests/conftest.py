@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,3 +54,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shift = np.float16(tissue[list(cases).index(owner)])
             store.write(dataclasses.replace(record, features=record.features + shift))
         yield folder
+
+
+@pytest.fixture
+def break_tiles() -> Callable[[Path, list[int]], None]:
+    """Overwrites the JPEG data of some level-0 file tiles (256 px, raster order): it opens, they don't decode."""
+
+    def damage(path: Path, tiles: list[int]) -> None:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            spans = [(page.dataoffsets[i], page.databytecounts[i]) for i in tiles]
+        with path.open("r+b") as file:
+            for offset, length in spans:
+                file.seek(offset)
+                file.write(b"\xa5" * length)
+
+    return damage

@@ -1,4 +1,4 @@
-"""Which slides a command's arguments name: files, folders, DICOM series.
+"""Which slides a command's arguments name: files, folders, DICOM series, folders of patches.
 
 Owns the mapping from paths to slide ids. Goes by names only; whether a file is a slide is said when it is opened.
 """
@@ -17,13 +17,15 @@ from mmsurv.errors import ConfigError
 logger = logging.getLogger("mmsurv")
 
 DICOM = ".dcm"
+LOCATIONS = "loc.txt"
+"""What makes a folder one slide cut into patches; their PNG files are no slides of their own."""
 EXTENSIONS = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".czi"})
 """What OpenSlide's formats are called; DICOM goes by folder."""
 
 
 @dataclass(frozen=True, order=True)
 class SlideSource:
-    """One slide: its id, and the file, or folder of a DICOM series, it is read from."""
+    """One slide: its id, and the file, or the folder of a DICOM series or of patches, it is read from."""
 
     slide_id: str
     path: Path
@@ -43,8 +45,9 @@ def find_slides(arguments: Iterable[Path]) -> Discovery:
     """Find the slides named by files and folders.
 
     A file is taken as a slide whatever its extension. A folder is searched recursively for the extensions OpenSlide
-    reads; a folder that holds ``.dcm`` files is one slide, named after the folder. A slide's id is its file's name
-    without the last extension. A folder further down that cannot be read is passed over with a warning.
+    reads; a folder that holds ``.dcm`` files, or patches with a ``loc.txt``, is one slide, named after the folder. PNG
+    and JPEG images must be named themselves: among slides they are labels, previews and figures. A slide's id is its
+    file's name without the last extension. A folder further down that cannot be read is passed over with a warning.
 
     Raises:
         ConfigError: an argument that does not exist, or a folder that cannot be read or has no slides.
@@ -53,8 +56,11 @@ def find_slides(arguments: Iterable[Path]) -> Discovery:
     for argument in arguments:
         found = list(_sources(argument))
         if not found:
-            known = ", ".join(sorted(EXTENSIONS | {DICOM}))
-            raise ConfigError(f"{argument}: no slides in this folder. Files with these names are looked for: {known}.")
+            known = ", ".join(sorted(EXTENSIONS | {DICOM, LOCATIONS}))
+            raise ConfigError(
+                f"{argument}: no slides in this folder. Files with these names are looked for: {known}. PNG and JPEG "
+                f"images are slides when you name them: {argument / '*.png'}."
+            )
         for source in found:
             paths_by_id[source.slide_id].setdefault(source.path.resolve(), source.path)
     sources = [SlideSource(name, *paths.values()) for name, paths in sorted(paths_by_id.items()) if len(paths) == 1]
@@ -68,8 +74,8 @@ def _sources(argument: Path) -> Iterator[SlideSource]:
             yield from _in_folder(Path(folder), sorted(names))
     elif not argument.exists():
         raise ConfigError(f"{argument}: there is no such file or folder.")
-    elif argument.suffix.lower() == DICOM:
-        yield _series(argument.parent)
+    elif argument.suffix.lower() == DICOM or argument.name == LOCATIONS:
+        yield _named_after(argument.parent)
     else:
         yield SlideSource(argument.stem, argument)
 
@@ -87,11 +93,11 @@ def _unreadable(error: OSError, argument: Path) -> None:
 def _in_folder(folder: Path, names: list[str]) -> Iterator[SlideSource]:
     # Files beginning with "._" are what macOS leaves beside a file it copied, not slides.
     paths = [folder / name for name in names if not name.startswith("._")]
-    if any(path.suffix.lower() == DICOM for path in paths):
-        yield _series(folder)
+    if LOCATIONS in names or any(path.suffix.lower() == DICOM for path in paths):
+        yield _named_after(folder)
     yield from (SlideSource(path.stem, path) for path in paths if path.suffix.lower() in EXTENSIONS)
 
 
-def _series(folder: Path) -> SlideSource:
+def _named_after(folder: Path) -> SlideSource:
     # absolute, not resolved: a folder given as "." or through a link keeps the name the user sees.
     return SlideSource(folder.absolute().name if folder.name else folder.resolve().name, folder)

@@ -50,23 +50,29 @@ def tile_positions(width: int, height: int, side: float) -> np.ndarray:
     Args:
         width, height: level-0 size in pixels.
         side: side of a tile in level-0 pixels, a float; the i-th tile begins at ``round(i * side)``, so that
-            rounding does not add up over the slide.
+            rounding does not add up over the slide, and the last one no later than lets it end on the slide.
 
     Returns:
         (T, 2) int64 level-0 (x, y), in raster order; (0, 2) when the slide is smaller than one tile.
     """
-    # A millionth of a tile forgives the float error of width / side where it should be whole.
-    columns, rows = (int(extent / side + 1e-6) for extent in (width, height))
-    x = np.rint(np.arange(columns) * side).astype(np.int64)
-    y = np.rint(np.arange(rows) * side).astype(np.int64)
-    return np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
+    x, y = _starts(width, side), _starts(height, side)
+    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
+
+
+def _starts(extent: int, side: float) -> np.ndarray:
+    """(n,) int64, where the whole tiles along one axis begin."""
+    # A millionth of a tile forgives the float error of extent / side where it should be whole.
+    slack = 1e-6
+    ideal = np.arange(int(extent / side + slack)) * side
+    # The last one is not rounded up over the edge: what lies beyond would be painted in the background's colour.
+    return np.minimum(np.rint(ideal), math.floor(extent - side + slack * side)).astype(np.int64)
 
 
 def tissue_fractions(mask: np.ndarray, coords: np.ndarray, side: float, mask_downsample: float) -> np.ndarray:
-    """Share of each tile that the mask calls tissue, weighted exactly by area.
+    """Share of each tile that the mask marks, tissue as a rule, weighted exactly by area.
 
     Args:
-        mask: (H, W), True where there is tissue; pixel (r, c) covers level-0 ``[c, c + 1) * mask_downsample`` by
+        mask: (H, W), True where there is some; pixel (r, c) covers level-0 ``[c, c + 1) * mask_downsample`` by
             ``[r, r + 1) * mask_downsample``. Outside it there is none.
         coords: (T, 2) level-0 (x, y).
         side: side of a tile in level-0 pixels.

@@ -16,9 +16,10 @@ from PIL import Image
 from mmsurv_extract.slide import Slide
 from mmsurv_extract.stop import stop_if_set
 
-METHOD = "box means over whole level-0 pixels"
 BLOCK_PX = 2048
-"""Longest side of a block read at once, in pixels of the level read."""
+"""Longest side of a block read at once, in pixels of the level read. It never depends on the memory at hand: where a
+level's downsample is no divisor of the overview's, the last bit of a pixel depends on where its block begins."""
+METHOD = f"box means over whole level-0 pixels, blocks of {BLOCK_PX} px"
 THUMBNAIL_PX = 768
 JPEG_QUALITY = 85
 
@@ -58,7 +59,7 @@ def read_overview(slide: Slide, downsample: int, stop: threading.Event | None = 
         for left in range(0, columns, step):
             stop_if_set(stop)
             high, wide = min(step, rows - top), min(step, columns - left)
-            region = slide.read_region(
+            region = slide.glance(
                 left * downsample, top * downsample, level, math.ceil(wide * scale), math.ceil(high * scale)
             )
             block = region.resize((wide, high), Image.Resampling.BOX, box=(0.0, 0.0, wide * scale, high * scale))

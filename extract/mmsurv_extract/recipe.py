@@ -1,4 +1,4 @@
-"""What an extraction is made of: encoder, tiles, tissue mask, storage type; and its fingerprint.
+"""What an extraction is made of: encoder, tiles, tissue mask, quality, storage type; and its fingerprint.
 
 Owns the settings and which of them change a feature. Those make the fingerprint a store belongs to; the number of
 tiles does not, because a smaller sample is a prefix of a larger one.
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mmsurv.config import from_table, load_recipe
-from mmsurv_extract import grid, mask, overview
+from mmsurv_extract import grid, mask, overview, quality
 from mmsurv_extract.encoder_settings import EncoderSettings
 from mmsurv_extract.mask import MaskSettings
+from mmsurv_extract.quality import QualitySettings
 from mmsurv_extract.resolution import MPP_RANGE
 from mmsurv_extract.tile import RESAMPLING
 
@@ -57,7 +58,8 @@ class ExtractRecipe:
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
-    dtype: Literal["float16", "float32"] = "float16"
+    quality: QualitySettings = field(default_factory=QualitySettings)
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Type the features are stored in."""
 
 
@@ -92,6 +94,7 @@ def fingerprint_table(recipe: ExtractRecipe, encoder: Mapping[str, Any]) -> dict
             "resampling": RESAMPLING,
         },
         "mask": {**mask.describe(recipe.mask), "overview": overview.METHOD},
+        "quality": quality.describe(recipe.quality),
         "sample": {"seed": recipe.tiles.seed, "order": "rank"},
         "dtype": recipe.dtype,
     }

@@ -71,14 +71,14 @@ def resolve_mpp(properties: Mapping[str, str], options: MppOptions, *, name: str
     if own is not None:
         return own
     tiff = _tiff_mpp(properties)
-    if tiff is not None and _plausible(tiff):
-        return Resolution(mpp=tiff, source="tiff-resolution")
+    if tiff is not None and all(map(_plausible, tiff)):
+        return Resolution(mpp=_square(*tiff, name), source="tiff-resolution")
     if options.fill is not None:
         return Resolution(mpp=options.fill, source="option")
     power = _number(properties.get("openslide.objective-power"))
     if options.from_objective and power:
         return Resolution(mpp=_require_plausible(10.0 / power, name), source="objective")
-    raise MppError(_missing(name, power, tiff))
+    raise MppError(_missing(name, power, tiff[0] if tiff else None))
 
 
 def _own_mpp(properties: Mapping[str, str], name: str) -> Resolution | None:
@@ -88,19 +88,25 @@ def _own_mpp(properties: Mapping[str, str], name: str) -> Resolution | None:
         return None
     _require_plausible(x, name)
     _require_plausible(y, name)
+    # For a plain TIFF, OpenSlide makes its mpp property from the TIFF resolution.
+    plain = properties.get("openslide.vendor") == "generic-tiff"
+    return Resolution(mpp=_square(x, y, name), source="tiff-resolution" if plain else "property")
+
+
+def _square(x: float, y: float, name: str) -> float:
     if abs(x - y) > MAX_ANISOTROPY * max(x, y):
         raise MppError(
             f"{name}: its pixels are not square, {x:g} × {y:g} µm. If that is wrong, give the truth: --override-mpp UM."
         )
-    # For a plain TIFF, OpenSlide makes its mpp property from the TIFF resolution.
-    plain = properties.get("openslide.vendor") == "generic-tiff"
-    return Resolution(mpp=math.sqrt(x * y) if x != y else x, source="tiff-resolution" if plain else "property")
+    return math.sqrt(x * y) if x != y else x
 
 
-def _tiff_mpp(properties: Mapping[str, str]) -> float | None:
+def _tiff_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    """µm per pixel across and down, by the TIFF resolution tags."""
     unit = _TIFF_UNIT_UM.get(properties.get("tiff.ResolutionUnit", "").lower())
-    per_unit = _number(properties.get("tiff.XResolution"))
-    return unit / per_unit if unit and per_unit else None
+    across, down = (_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
+    across, down = across or down, down or across
+    return (unit / across, unit / down) if unit and across and down else None
 
 
 def _number(text: str | None) -> float | None:

@@ -1,100 +1,43 @@
 """The extraction job: every slide encoded once, failures noted, the store never half written.
 
-Owns the order of work: which slides are done, the slide being prepared while another is encoded, what a failure
-stops (its slide) and what it does not (the job).
+Owns the order of work: which slides are done, one slide being prepared and another committed while a third is encoded,
+what a failure stops (its slide) and what it does not (the job), and when slides of other processes are looked at again.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsurv.errors import BadSlideIdError, MmsurvError, StoreError
-from mmsurv.store import FeatureStore
+from mmsurv.store import Failure, FeatureStore, SlideRecord
+from mmsurv.store.leases import Leases
+from mmsurv_extract.ahead import one_ahead
+from mmsurv_extract.behind import OneBehind
 from mmsurv_extract.discover import Discovery, SlideSource
-from mmsurv_extract.prepare import PreparedSlide, identify, prepare
+from mmsurv_extract.draw import Draw, draw, n_wanted, nothing_drawn
+from mmsurv_extract.job import SLIDE_ERRORS, FailedSlide, JobOptions, JobSummary, TileEncoder
+from mmsurv_extract.prepare import Identity, PreparedSlide, identify, prepare
 from mmsurv_extract.progress import Progress, duration
-from mmsurv_extract.reader import TileReader
+from mmsurv_extract.quality import inspector
+from mmsurv_extract.reader import TileReader, open_reader
 from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.record import make_record
-from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.resume import require_same_slide, warn_if_smaller
-from mmsurv_extract.slide import Slide
-from mmsurv_extract.stop import JobStopped, stop_if_set
-
-if TYPE_CHECKING:
-    from mmsurv_extract.encoder import Encoder
-
-SLIDE_ERRORS = (MmsurvError, OSError, ValueError, MemoryError)
-"""What may go wrong with one slide without stopping the others. Anything else is a fault of ours and is shown."""
+from mmsurv_extract.resume import has_too_few, held_draw, require_same_slide
+from mmsurv_extract.share import Patience, Share, job_settings
+from mmsurv_extract.slide import open_slide
+from mmsurv_extract.stop import JobStopped
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobOptions:
-    """How the work is done; none of it changes a feature by more than float noise."""
-
-    batch_size: int = 32
-    workers: int = field(default_factory=lambda: default_workers("cpu"))
-    """Threads that read tiles."""
-    mpp: MppOptions = field(default_factory=MppOptions)
-
-    def __post_init__(self) -> None:
-        for name, value in (("batch size", self.batch_size), ("number of workers", self.workers)):
-            if value < 1:
-                raise ValueError(f"the {name} must be at least 1, not {value}.")
-
-
-@dataclass(frozen=True)
-class FailedSlide:
-    """A slide that has no record after the job."""
-
-    slide_id: str
-    error: str
-    message: str
-
-
-@dataclass
-class JobSummary:
-    """What a job did."""
-
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    """Slides that had a record already."""
-    failed: list[FailedSlide] = field(default_factory=list)
-    n_tiles: int = 0
-    seconds: float = 0.0
-    stopped: bool = False
-
-    @property
-    def n_slides(self) -> int:
-        return len(self.done) + len(self.skipped) + len(self.failed)
-
-    @property
-    def tiles_per_second(self) -> float:
-        return self.n_tiles / self.seconds if self.seconds else 0.0
-
-    def to_table(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {**asdict(self), "tiles_per_second": self.tiles_per_second}
-
-
-def default_workers(device_type: str) -> int:
-    """Reading threads: two are enough to keep a CPU encoder fed; a GPU is fed by all cores up to 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores) if device_type == "cuda" else min(2, cores)
-
-
-def probe_encoder(encoder: Encoder, recipe: ExtractRecipe) -> None:
+def probe_encoder(encoder: TileEncoder, recipe: ExtractRecipe) -> None:
     """Encode one white tile, so that an encoder that cannot take the recipe's tiles stops the job, not every slide.
 
     Raises:
@@ -108,15 +51,16 @@ def run_job(
     discovery: Discovery,
     store: FeatureStore,
     recipe: ExtractRecipe,
-    encoder: Encoder,
+    encoder: TileEncoder,
     options: JobOptions,
     *,
     progress: Progress,
     stop: threading.Event,
 ) -> JobSummary:
-    """Encode every slide that has no record yet.
+    """Encode every slide that has no record yet, and extend the records that hold fewer tiles than are asked for.
 
-    A slide that fails is noted in the store and the job goes on. Ids claimed by several files are failures too.
+    Any number of processes may do this on one store: a slide another one has is left to it and looked at again in the
+    end. A slide that fails is noted in the store and the job goes on. Ids claimed by several files are failures too.
 
     Returns:
         The summary; ``stopped`` says whether ``stop`` was set before the end. The slide in flight is then dropped.
@@ -124,18 +68,42 @@ def run_job(
     Raises:
         StoreError: the store can no longer be written (disk full, read-only). Records written before stay.
     """
-    job = _Job(store, recipe, encoder, options, progress, stop)
     started = time.monotonic()
-    try:
-        for slide_id, paths in discovery.collisions.items():
-            job.fail(slide_id, ", ".join(map(str, paths)), _collision(slide_id, paths))
-        with closing(_one_ahead(discovery.sources, job.look_at, stop)) as slides:
-            for source, upcoming in slides:
-                job.encode(source, upcoming)
-    except JobStopped:
-        job.summary.stopped = True
+    with Leases(store.path / "leases") as leases, OneBehind() as behind:
+        share = Share(store, leases, job_settings(options, recipe.tiles.max_tiles))
+        job = _Job(store, recipe, encoder, options, share, behind, progress, stop)
+        try:
+            for slide_id, paths in discovery.collisions.items():
+                job.fail(slide_id, ", ".join(map(str, paths)), _collision(slide_id, paths))
+            job.work_through(discovery.sources)
+            behind.settle()
+            leases.sweep()
+        except JobStopped:
+            job.summary.stopped = True
     job.summary.seconds = time.monotonic() - started
     return job.summary
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A slide that is ours to encode."""
+
+    prepared: PreparedSlide
+    reader: TileReader
+    """Open."""
+    held: tuple[SlideRecord, Draw] | None
+    """The record to extend."""
+
+
+class _InStore:
+    """The slide has the record it is to have."""
+
+
+class _Elsewhere:
+    """Another process is encoding the slide."""
+
+
+_Sight = _Work | _InStore | _Elsewhere | Failure
 
 
 class _Job:
@@ -145,8 +113,10 @@ class _Job:
         self,
         store: FeatureStore,
         recipe: ExtractRecipe,
-        encoder: Encoder,
+        encoder: TileEncoder,
         options: JobOptions,
+        share: Share,
+        behind: OneBehind,
         progress: Progress,
         stop: threading.Event,
     ) -> None:
@@ -154,77 +124,137 @@ class _Job:
         self.recipe = recipe
         self.encoder = encoder
         self.options = options
+        self.share = share
+        self.behind = behind
         self.progress = progress
         self.stop = stop
         self.summary = JobSummary()
 
-    def look_at(self, source: SlideSource) -> PreparedSlide | None:
-        """Prepare a slide, or None if its record is in the store. Runs beside the encoder."""
-        with Slide(source) as slide:
-            identity = identify(slide, self.options.mpp)
-            if source.slide_id in self.store:
-                require_same_slide(self.store, identity)
-                warn_if_smaller(self.store, source.slide_id, self.recipe.tiles.max_tiles)
-                return None
-            return prepare(slide, identity, self.recipe, self.stop)
+    def work_through(self, sources: Sequence[SlideSource]) -> None:
+        """Every slide once, then those that other processes had, until each has a record or a failure."""
+        patience = Patience(self.share, self.progress, self.stop)
+        while sources:
+            elsewhere = []
+            with closing(one_ahead(sources, self.look_at, _close, self.stop)) as slides:
+                for source, upcoming in slides:
+                    if not self.encode(source, upcoming):
+                        elsewhere.append(source)
+            if elsewhere:
+                patience.wait(elsewhere)
+            sources = elsewhere
 
-    def encode(self, source: SlideSource, upcoming: Callable[[], PreparedSlide | None]) -> None:
-        """Encode and commit one slide, or note why not."""
+    def look_at(self, source: SlideSource) -> _Sight:
+        """What is to be done with a slide; if it is ours to encode, it is prepared. Runs beside the encoder."""
+        slide_id = source.slide_id
+        # A record that is there is looked at without a lease, so that a store that is done is only read.
+        if slide_id not in self.store and not self.share.take(slide_id):
+            return _Elsewhere()
+        # Asked for once the slide is ours: before that, its failure may be just being noted.
+        failure = self.share.failed_elsewhere(source)
+        if failure is not None:
+            return failure
+        with open_slide(source) as slide:
+            identity = identify(slide, self.options.mpp)
+            standing = self._standing(identity)
+            if standing is not None:
+                return standing
+            prepared = prepare(slide, identity, self.recipe, self.stop)
+        held = held_draw(self.store, prepared) if slide_id in self.store else None
+        reader = open_reader(
+            source, prepared.geometry, tile_px=self.recipe.tiles.px, workers=self.options.workers,
+            inspect=inspector(self.recipe.quality, self.recipe.tiles.mpp), sample=prepared.coords,
+        )  # fmt: skip
+        return _Work(prepared, reader, held)
+
+    def _standing(self, identity: Identity) -> _InStore | _Elsewhere | None:
+        """What the slide's record means for this job; None if there is work to do, which is then ours."""
+        slide_id = identity.source.slide_id
+        if slide_id not in self.store:
+            return None
+        require_same_slide(self.store, identity)
+        if not has_too_few(self.store, slide_id, self.recipe.tiles.max_tiles):
+            return _InStore()
+        return None if self.share.take(slide_id) else _Elsewhere()
+
+    def encode(self, source: SlideSource, upcoming: Callable[[], _Sight]) -> bool:
+        """Encode one slide and have it committed, or note why not. Returns False if another process has it."""
         started = time.monotonic()
+        sight: _Sight | BaseException
         try:
-            prepared = upcoming()
-            if prepared is None:
-                self._skip(source.slide_id)
-                return
-            features, read = self._features(prepared)
-            record = make_record(prepared, features, read, self.recipe)
+            sight = upcoming()
+            if isinstance(sight, _Work):
+                record, drawn = self._record(sight)
         except SLIDE_ERRORS as error:
-            self.fail(source.slide_id, str(source.path), error)
-            return
-        try:
-            self.store.write(record)
-        except OSError as error:
-            raise self._unwritable(error, source.slide_id) from error
-        except MmsurvError as error:
-            self.fail(source.slide_id, str(source.path), error)
-            return
-        self.summary.done.append(source.slide_id)
-        self.summary.n_tiles += record.n_tiles
-        self.progress.end(source.slide_id, _outcome(prepared, read, time.monotonic() - started), encoded=True)
+            sight = error
+        if isinstance(sight, _Elsewhere):
+            return False
+        if isinstance(sight, _Work):
+            self.behind.submit(functools.partial(self._commit, sight, record, drawn, started))
+            return True
+        self.behind.settle()  # slides are told of in their order
+        if isinstance(sight, BaseException):
+            self.fail(source.slide_id, str(source.path.absolute()), sight)
+        elif isinstance(sight, Failure):
+            self._failed_elsewhere(sight)
+        else:
+            self._skip(source.slide_id)
+        self.share.give_back(source.slide_id)
+        return True
 
     def fail(self, slide_id: str, source: str, error: BaseException) -> None:
         """Note a failure in the store and go on."""
         try:
-            self.store.write_failure(slide_id, error, source=source)
+            self.store.write_failure(slide_id, error, source=source, settings=self.share.settings)
         except OSError as disk:
             raise self._unwritable(disk, slide_id) from disk
         self.summary.failed.append(FailedSlide(slide_id, type(error).__name__, str(error)))
         self.progress.end(slide_id, f"FAILED, {type(error).__name__}: {error}")
 
+    def _failed_elsewhere(self, failure: Failure) -> None:
+        self.summary.failed.append(FailedSlide(failure.slide_id, failure.error, failure.message, by_other=True))
+        self.progress.end(failure.slide_id, f"FAILED in another process, {failure.error}: {failure.message}")
+
     def _skip(self, slide_id: str) -> None:
-        self.store.clear_failure(slide_id)
+        if self.store.failure(slide_id) is not None:
+            self.store.clear_failure(slide_id)
         self.summary.skipped.append(slide_id)
         self.progress.end(slide_id, "in the store already")
 
-    def _features(self, prepared: PreparedSlide) -> tuple[np.ndarray, np.ndarray]:
-        """Features (N, D) float32 of the prepared tiles, and which of them could be read (N,)."""
-        n_tiles = len(prepared.coords)
-        features = np.zeros((n_tiles, self.encoder.dim), np.float32)
-        read = np.zeros(n_tiles, bool)
-        self.progress.begin(prepared.slide_id, n_tiles)
-        with TileReader(
-            prepared.identity.source,
-            prepared.geometry,
-            tile_px=self.recipe.tiles.px,
-            workers=self.options.workers,
-        ) as reader:
-            for batch in reader.batches(prepared.coords, batch_size=self.options.batch_size, stop=self.stop):
-                stop_if_set(self.stop)
-                features[batch.rows] = self.encoder(batch.tiles)
-                read[batch.rows] = True
-                self.progress.advance(len(batch.rows))
-        stop_if_set(self.stop)
-        return features, read
+    def _record(self, work: _Work) -> tuple[SlideRecord, Draw]:
+        prepared, tiles = work.prepared, self.recipe.tiles
+        extended, before = work.held or (None, nothing_drawn(self.encoder.dim))
+        self.progress.begin(prepared.slide_id, n_wanted(tiles.max_tiles, prepared.n_tissue_tiles) - len(before.kept))
+        with work.reader as reader:
+            drawn = draw(
+                reader, self.encoder, prepared.coords, tiles.max_tiles,
+                before=before, batch_size=self.options.batch_size, path=prepared.identity.source.path, stop=self.stop,
+                on_tiles=self.progress.advance,
+            )  # fmt: skip
+            name = reader.name
+        device = str(self.encoder.device).partition(":")[0]
+        return make_record(prepared, drawn, self.recipe, reader=name, device=device, extended=extended), drawn
+
+    def _commit(self, work: _Work, record: SlideRecord, drawn: Draw, started: float) -> None:
+        """Runs beside the encoding of the next slide."""
+        prepared, held = work.prepared, work.held
+        slide_id = prepared.slide_id
+        try:
+            published = self.store.write(record, extend=True)
+        except OSError as error:
+            raise self._unwritable(error, slide_id) from error
+        except MmsurvError as error:
+            self.fail(slide_id, str(prepared.identity.source.path.absolute()), error)
+        else:
+            n_new = record.n_tiles - (held[0].n_tiles if held else 0)
+            self.summary.n_tiles += n_new
+            outcome = _outcome(drawn, n_new, prepared.n_tissue_tiles, time.monotonic() - started)
+            ended = self.summary.extended if held else self.summary.done
+            if not published:
+                ended, outcome = self.summary.skipped, "another process was first; its record stays"
+            ended.append(slide_id)
+            self.progress.end(slide_id, outcome, encoded=True)
+        finally:
+            self.share.give_back(slide_id)
 
     def _unwritable(self, error: OSError, slide_id: str) -> StoreError:
         # HDF5 gives the error number, but buries the reason in a page of its own words.
@@ -236,29 +266,10 @@ class _Job:
         )
 
 
-def _one_ahead(
-    sources: Sequence[SlideSource], look_at: Callable[[SlideSource], PreparedSlide | None], stop: threading.Event
-) -> Generator[tuple[SlideSource, Callable[[], PreparedSlide | None]], None, None]:
-    """Each slide with a way to wait for its preparation; the next one is prepared meanwhile, and only that."""
-    with ThreadPoolExecutor(1, thread_name_prefix="next-slide") as ahead:
-        pending = ahead.submit(look_at, sources[0]) if sources else None
-        for i, source in enumerate(sources):
-            current = pending
-            assert current is not None
-            ready = _settled(current, stop)
-            pending = ahead.submit(look_at, sources[i + 1]) if i + 1 < len(sources) else None
-            yield source, ready.result
-
-
-def _settled(future: Future[PreparedSlide | None], stop: threading.Event) -> Future[PreparedSlide | None]:
-    """Wait until a preparation has ended, well or not, looking at ``stop`` meanwhile."""
-    while True:
-        stop_if_set(stop)
-        try:
-            future.exception(timeout=0.2)
-        except FutureTimeoutError:
-            continue
-        return future
+def _close(sight: _Sight) -> None:
+    """Let go of a slide that was made ready and is not encoded."""
+    if isinstance(sight, _Work):
+        sight.reader.close()
 
 
 def _collision(slide_id: str, paths: Sequence[Path]) -> BadSlideIdError:
@@ -269,8 +280,10 @@ def _collision(slide_id: str, paths: Sequence[Path]) -> BadSlideIdError:
     )
 
 
-def _outcome(prepared: PreparedSlide, read: np.ndarray, seconds: float) -> str:
-    n_read = int(np.count_nonzero(read))
-    sampled = "" if len(read) == prepared.n_tissue_tiles else f" of {prepared.n_tissue_tiles}"
-    lost = "" if n_read == len(read) else f", {len(read) - n_read} UNREADABLE"
-    return f"{n_read}{sampled} tiles in {duration(seconds)}{lost}"
+def _outcome(drawn: Draw, n_new: int, n_tissue_tiles: int, seconds: float) -> str:
+    """Such as "24 of 90 tiles in 12 s, left out: 3 unreadable" or "16 more tiles, 40 of 90, in 8 s"."""
+    n_kept = len(drawn.kept)
+    of = "" if drawn.n_drawn == n_tissue_tiles else f" of {n_tissue_tiles}"
+    tiles = f"{n_kept}{of} tiles" if n_new == n_kept else f"{n_new} more tiles, {n_kept}{of},"
+    lost = drawn.lost()
+    return f"{tiles} in {duration(seconds)}{f', left out: {lost}' if lost else ''}"

@@ -1,53 +1,36 @@
-"""A slide file, opened: its size, levels, properties and pixels.
+"""What a slide is to the rest of stage 1, whatever it is read from.
 
-Owns OpenSlide; no other module imports it. Coordinates are level-0 pixels (x, y) from the top-left corner.
+Owns the interface and the choice of who reads a source. Coordinates are level-0 pixels (x, y) from the top-left corner.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
+from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, TypeVar
 
-import openslide
 from PIL import Image
 
-from mmsurv.errors import NotASlideError, UnreadableSlideError
-from mmsurv.provenance import file_digest
-from mmsurv_extract.discover import DICOM, SlideSource
-from mmsurv_extract.sniff import describe_content
-from mmsurv_extract.tile import WHITE, opaque
-
-READER = f"openslide {openslide.__library_version__}"
-CACHE_BYTES = 64 * 2**20
-"""Decoded file tiles kept per open slide; the library's own 32 MiB holds less than two rows of a large slide."""
-
-_SERIES_UID = b"\x20\x00\x0e\x00UI"
-
-T = TypeVar("T")
+from mmsurv.errors import NotASlideError
+from mmsurv_extract.discover import LOCATIONS, SlideSource
 
 
-class Slide:
+class Slide(ABC):
     """An open slide. Use as a context manager; one handle serves one thread at a time."""
 
-    def __init__(self, source: SlideSource) -> None:
-        """Open a slide.
-
-        Raises:
-            NotASlideError: no reader recognises the file; the message says what it is instead.
-            UnreadableSlideError: the format is recognised, but the file is damaged.
-        """
-        self.source = source
-        self._handle = _open(source.path)
-        self.width: int = self._handle.dimensions[0]
-        """Level-0 width in pixels."""
-        self.height: int = self._handle.dimensions[1]
-        self.properties: dict[str, str] = dict(self._handle.properties)
-        self.level_downsamples: tuple[float, ...] = tuple(self._handle.level_downsamples)
-        """Exact downsample of each level, finest first."""
-        self.background = _background(self.properties)
+    source: SlideSource
+    width: int
+    """Level-0 width in pixels."""
+    height: int
+    properties: dict[str, str]
+    """What the file says about itself, under OpenSlide's names."""
+    level_downsamples: tuple[float, ...]
+    """Exact downsample of each level, finest first."""
+    level_dimensions: tuple[tuple[int, int], ...]
+    """(width, height) of each level in its own pixels."""
+    background: tuple[int, int, int]
+    """Colour of what was not scanned."""
+    reader: str
+    """Name and version of what decodes it."""
 
     def __enter__(self) -> Slide:
         return self
@@ -57,9 +40,11 @@ class Slide:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        self._handle.close()
+        """Give back the handle."""
 
+    @abstractmethod
     def read_region(self, x: int, y: int, level: int, width: int, height: int) -> Image.Image:
         """Pixels of a region.
 
@@ -75,88 +60,36 @@ class Slide:
         Raises:
             UnreadableSlideError: the region could not be decoded. The slide can still be read elsewhere.
         """
-        region = self._reopening(
-            lambda handle: handle.read_region((x, y), level, (width, height)),
-            f"region {width} × {height} at level-0 ({x}, {y}), level {level}",
-        )
-        return opaque(region, self.background)
 
+    def glance(self, x: int, y: int, level: int, width: int, height: int) -> Image.Image:
+        """The same for the overview, where a kind of slide may show what it can instead of failing."""
+        return self.read_region(x, y, level, width, height)
+
+    @abstractmethod
     def digest(self) -> tuple[str, str]:
         """The source's digest and its kind, "openslide-quickhash1" or "sha256"."""
-        quick = self.properties.get("openslide.quickhash-1")
-        if quick:
-            return quick, "openslide-quickhash1"
-        path = self.source.path
-        if path.is_file():
-            return file_digest(path), "sha256"
-        parts = "\n".join(f"{file.name} {file_digest(file)}" for file in _dicom_files(path))
-        return hashlib.sha256(parts.encode()).hexdigest(), "sha256"
-
-    def _reopening(self, read: Callable[[Any], T], what: str) -> T:
-        try:
-            return read(self._handle)
-        except openslide.OpenSlideError as error:
-            # After one error every further call on a handle fails, also for regions that are fine.
-            failed, self._handle = self._handle, _open(self.source.path)
-            failed.close()
-            raise UnreadableSlideError(
-                f"{self.source.path}: {what} cannot be read ({error}). Copy the file again."
-            ) from error
 
 
-def _open(path: Path) -> Any:
+def open_slide(source: SlideSource) -> Slide:
+    """Open a slide with the reader that knows it.
+
+    Raises:
+        NotASlideError: no reader recognises the file; the message says what it is instead.
+        UnreadableSlideError: the format is recognised, but the file is damaged.
+    """
+    # Here, because the readers are made of what this module owns.
+    from mmsurv_extract.image import ImageSlide, image_kind
+    from mmsurv_extract.patches import PatchFolder
+    from mmsurv_extract.plain_tiff import is_tiff
+    from mmsurv_extract.wsi import OpenSlideSlide
+
+    if (source.path / LOCATIONS).is_file():
+        return PatchFolder(source)
+    if image_kind(source.path):
+        return ImageSlide(source)
     try:
-        handle = openslide.OpenSlide(_dicom_instance(path) if path.is_dir() else path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise _not_a_slide(path) from error
-    except openslide.OpenSlideError as error:
-        raise UnreadableSlideError(
-            f"{path}: recognised as a slide, but it cannot be opened ({error}). "
-            "The file is damaged or uses a compression OpenSlide lacks: copy it again, or convert it."
-        ) from error
-    handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
-    return handle
-
-
-def _dicom_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() == DICOM)
-
-
-def _dicom_instance(folder: Path) -> Path:
-    """A file of the series that OpenSlide opens; from any of them it finds the others."""
-    files = _dicom_files(folder)
-    series = {uid for file in files if (uid := _series_uid(file))}
-    if len(series) > 1:
-        raise NotASlideError(
-            f"{folder} holds {len(series)} DICOM series; a folder is one slide. Give each series a folder of its own."
-        )
-    for file in files:
-        if openslide.OpenSlide.detect_format(file) is not None:
-            return file
-    raise NotASlideError(f"{folder}: none of its {len(files)} {DICOM} files belongs to a whole-slide DICOM series.")
-
-
-def _series_uid(file: Path) -> bytes | None:
-    """SeriesInstanceUID (0020,000E) of a little-endian DICOM file with explicit types, or None."""
-    with file.open("rb") as stream:
-        head = stream.read(2**16)
-    at = head.find(_SERIES_UID)
-    if at < 0:
-        return None
-    begin = at + len(_SERIES_UID) + 2
-    length = int.from_bytes(head[begin - 2 : begin], "little")
-    return head[begin : begin + length].rstrip(b"\x00 ")
-
-
-def _background(properties: dict[str, str]) -> tuple[int, int, int]:
-    colour = properties.get("openslide.background-color", "")
-    try:
-        red, green, blue = bytes.fromhex(colour)
-    except ValueError:
-        return WHITE
-    return red, green, blue
-
-
-def _not_a_slide(path: Path) -> NotASlideError:
-    what, remedy = describe_content(path)
-    return NotASlideError(f"{path}: expected a whole-slide image, found {what}. {remedy}.")
+        return OpenSlideSlide(source)
+    except NotASlideError:
+        if source.path.is_file() and is_tiff(source.path):
+            return ImageSlide(source)
+        raise

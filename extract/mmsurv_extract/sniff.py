@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmsurv.errors import NotASlideError
+
+FORMATS = "Give a slide in a format OpenSlide reads, or a TIFF, PNG or JPEG image"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SIGNATURES = {
-    b"II*\x00": "a TIFF file of a kind no slide reader knows, or a damaged one",
-    b"MM\x00*": "a TIFF file of a kind no slide reader knows, or a damaged one",
-    b"II+\x00": "a BigTIFF file of a kind no slide reader knows, or a damaged one",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"\x89PNG": "a PNG image",
+    b"II*\x00": "a damaged TIFF file",
+    b"MM\x00*": "a damaged TIFF file",
+    b"II+\x00": "a damaged BigTIFF file",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
     b"%PDF": "a PDF document",
@@ -40,8 +41,14 @@ def describe_content(path: Path) -> tuple[str, str]:
         return "a web page, probably a failed download", "Download the slide again"
     for signature, what in _SIGNATURES.items():
         if head.startswith(signature):
-            return what, "Give a file in a format OpenSlide reads"
+            return what, FORMATS
     if b"\x00" not in head and text.isascii():
         first = head.decode("ascii", "replace").splitlines()[0][:60]
         return f"a text file that begins {first!r}", "Give a slide"
-    return f"a file that begins with the bytes {head[:8].hex(' ')}", "Give a file in a format OpenSlide reads"
+    return f"a file that begins with the bytes {head[:8].hex(' ')}", FORMATS
+
+
+def not_a_slide(path: Path) -> NotASlideError:
+    """The error for a file no reader knows."""
+    what, remedy = describe_content(path)
+    return NotASlideError(f"{path}: expected a whole-slide image, found {what}. {remedy}.")

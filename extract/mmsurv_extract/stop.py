@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_S = 2.0
+"""A signal so soon after the first is the first one again: Slurm tells a process and the script that runs it, and the
+script hands it on."""
 
 
 class JobStopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -26,7 +30,7 @@ def stop_if_set(stop: threading.Event | None) -> None:
 
 
 class StopOnSignal:
-    """While entered, the first SIGINT or SIGTERM sets ``stop``; a second one ends the process as usual.
+    """While entered, the first SIGINT or SIGTERM sets ``stop``; one that comes later ends the process as usual.
 
     Outside the main thread signals cannot be caught, and ``stop`` is set only by hand.
     """
@@ -35,6 +39,7 @@ class StopOnSignal:
         self.stop = threading.Event()
         self.signal: int | None = None
         """The signal that came, or None."""
+        self._since = 0.0
         self._earlier: dict[int, Any] = {}
 
     @property
@@ -55,7 +60,10 @@ class StopOnSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.stop.is_set():
+            if time.monotonic() - self._since < SAME_S:
+                return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = number
+        self._since = time.monotonic()
         self.stop.set()

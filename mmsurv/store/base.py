@@ -230,9 +230,20 @@ class FeatureStore(Backend):
             final.replace(aside)
             return None
 
-    def write_failure(self, slide_id: str, error: BaseException, *, source: str) -> Failure:
-        """Note that a slide could not be encoded, with the traceback and the number of attempts."""
-        return self._failures.write(slide_id, error, source=source)
+    def write_failure(
+        self, slide_id: str, error: BaseException, *, source: str, settings: Mapping[str, Any] | None = None
+    ) -> Failure:
+        """Note that a slide could not be encoded, with the traceback and the number of attempts.
+
+        Args:
+            source: the file it was to be read from.
+            settings: what besides the recipe it was tried with; flat and JSON-able.
+        """
+        return self._failures.write(slide_id, error, source=source, settings=settings)
+
+    def failure(self, slide_id: str) -> Failure | None:
+        """The failure noted for one slide, or None."""
+        return self._failures.get(slide_id)
 
     def failures(self) -> list[Failure]:
         """Slides that could not be encoded, by id."""

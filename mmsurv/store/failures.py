@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmsurv.errors import BadSlideIdError
@@ -35,6 +36,8 @@ class Failure:
     attempts: int
     time: str
     """UTC, ISO 8601."""
+    settings: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    """What besides the recipe it was tried with, so that a retry can do the same."""
 
 
 class FailureLog:
@@ -43,7 +46,14 @@ class FailureLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, slide_id: str, error: BaseException, *, source: str) -> Failure:
+    def write(
+        self,
+        slide_id: str,
+        error: BaseException,
+        *,
+        source: str,
+        settings: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> Failure:
         """Record a failure; an earlier one of the same slide is replaced and its attempts counted on."""
         earlier = self._read(self.path(slide_id))
         failure = Failure(
@@ -54,9 +64,14 @@ class FailureLog:
             traceback="".join(traceback.format_exception(error)),
             attempts=(earlier.attempts if earlier else 0) + 1,
             time=now(),
+            settings=dict(settings or {}),
         )
         self.put(failure)
         return failure
+
+    def get(self, slide_id: str) -> Failure | None:
+        """The failure of one slide, or None."""
+        return self._read(self.path(slide_id))
 
     def put(self, failure: Failure) -> None:
         """Record a failure as it is, in place of an earlier one of the same slide."""

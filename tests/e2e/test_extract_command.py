@@ -120,7 +120,7 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, comma
     tissue_slide(tmp_path / "slides" / "b.tiff", mpp=None)
     code, out, _ = command(tmp_path / "slides", "-o", tmp_path / "store", "--dry-run")
     assert code == 0
-    assert "1 slides to encode, 0 in the store already, 1 would fail." in out
+    assert "1 slides to encode, 0 to extend, 0 in the store already, 1 would fail." in out
     assert "24 tiles of 32 px" in out
     assert "tiles/s on cpu" in out
     assert not (tmp_path / "store").exists()
@@ -136,18 +136,51 @@ def test_a_dry_run_makes_nothing_in_a_store_that_is_there(tmp_path: Path, comman
     tissue_slide(tmp_path / "a.tiff")
     command(tmp_path / "a.tiff", "-o", tmp_path / "store")
     assert (
-        "0 slides to encode, 1 in the store already"
+        "0 slides to encode, 0 to extend, 1 in the store already"
         in command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--dry-run")[1]
     )
     shutil.rmtree(tmp_path / "store" / "slides")
     before = sorted((tmp_path / "store").rglob("*"))
     code, out, _ = command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--dry-run")
     assert code == 0
-    assert "1 slides to encode, 0 in the store already" in out
+    assert "1 slides to encode, 0 to extend, 0 in the store already" in out
     code, _, err = command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--dry-run", "--seed", "1")
     assert code == 1
     assert "RecipeMismatchError" in err
     assert sorted((tmp_path / "store").rglob("*")) == before
+
+
+def test_a_larger_number_of_tiles_extends_and_a_dry_run_says_by_how_many(tmp_path: Path, command: Command) -> None:
+    tissue_slide(tmp_path / "a.tiff")
+    command(tmp_path / "a.tiff", "-o", tmp_path / "store", "--tiles", "10")
+    ten = open_store(tmp_path / "store").read("a")
+    more = (tmp_path / "a.tiff", "-o", tmp_path / "store", "--tiles", "15")
+    code, out, _ = command(*more, "--dry-run")
+    assert code == 0
+    assert "0 slides to encode, 1 to extend, 0 in the store already, 0 would fail." in out
+    assert "5 tiles of 32 px" in out
+    code, out, err = command(*more)
+    assert code == 0
+    assert "0 slides encoded, 1 extended (5 tiles" in out
+    assert "a: 5 more tiles, 15 of 24, in " in err
+    fifteen = open_store(tmp_path / "store").read("a")
+    np.testing.assert_array_equal(fifteen.features[:10], ten.features)
+    np.testing.assert_array_equal(fifteen.coords[:10], ten.coords)
+
+
+def test_the_kind_of_store_is_chosen_once_and_kept(tmp_path: Path, command: Command) -> None:
+    tissue_slide(tmp_path / "slides" / "a.tiff")
+    job = (tmp_path / "slides", "-o", tmp_path / "store", "--tiles", "3", "--dtype", "float32")
+    assert command(*job, "--backend", "zarr")[0] == 0
+    tissue_slide(tmp_path / "slides" / "b.tiff", seed=1)
+    code, _, err = command(*job)
+    assert code == 0, err
+    store = open_store(tmp_path / "store")
+    assert (store.backend, store.dtype, store.slide_ids()) == ("zarr", np.dtype("float32"), ["a", "b"])
+    for other in (("--backend", "hdf5"), ("--backend", "hdf5", "--dry-run"), ("--dtype", "float16")):
+        code, _, err = command(*job, *other)
+        assert code == 1
+        assert "RecipeMismatchError" in err
 
 
 def test_json_is_all_there_is_on_standard_output(tmp_path: Path, command: Command) -> None:

@@ -46,21 +46,3 @@ def make_slide(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-@pytest.fixture
-def break_tiles() -> Callable[[Path, list[int]], None]:
-    """Overwrites the JPEG data of some level-0 file tiles (256 px, raster order): it opens, they don't decode."""
-
-    def damage(path: Path, tiles: list[int]) -> None:
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
-            spans = [(page.dataoffsets[i], page.databytecounts[i]) for i in tiles]
-        with path.open("r+b") as file:
-            for offset, length in spans:
-                file.seek(offset)
-                file.write(b"\xa5" * length)
-
-    return damage

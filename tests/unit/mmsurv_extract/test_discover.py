@@ -93,3 +93,12 @@ def test_a_named_folder_that_cannot_be_read_is_refused(tmp_path: Path, locked: l
     locked.append(tmp_path)
     with pytest.raises(ConfigError, match=r"this folder cannot be read \(Permission denied\)"):
         find_slides([tmp_path])
+
+
+def test_images_are_slides_only_when_they_are_named(tmp_path: Path) -> None:
+    image = touch(tmp_path / "label.png")
+    with pytest.raises(ConfigError, match=r"no slides in this folder.*images are slides when you name them: .*\*\.png"):
+        find_slides([tmp_path])
+    touch(tmp_path / "a.svs")
+    assert [source.slide_id for source in find_slides([tmp_path]).sources] == ["a"]
+    assert [source.slide_id for source in find_slides([tmp_path, image]).sources] == ["a", "label"]

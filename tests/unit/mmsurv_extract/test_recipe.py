@@ -11,6 +11,7 @@ from mmsurv.errors import ConfigError
 from mmsurv.provenance import fingerprint
 from mmsurv_extract.encoder_settings import EncoderSettings
 from mmsurv_extract.mask import MaskSettings
+from mmsurv_extract.quality import QualitySettings
 from mmsurv_extract.recipe import RECIPES, ExtractRecipe, TileSettings, fingerprint_table, load_extract_recipe
 
 ENCODER = {"name": "resnet50", "weights_sha256": "ab" * 32}
@@ -48,6 +49,11 @@ def test_the_number_of_tiles_is_not_part_of_the_fingerprint() -> None:
         {"tiles": TileSettings(seed=1)},
         {"mask": MaskSettings(mpp=4)},
         {"mask": MaskSettings(max_saturation=40)},
+        {"mask": MaskSettings(ink=False)},
+        {"mask": MaskSettings(max_ink=0.2)},
+        {"quality": QualitySettings(focus=False)},
+        {"quality": QualitySettings(min_sharpness=0.1)},
+        {"quality": QualitySettings(white=False)},
         {"dtype": "float32"},
         {"encoder": {**ENCODER, "weights_sha256": "cd" * 32}},
     ],

@@ -38,6 +38,13 @@ def test_tiff_resolution_stands_in_for_a_missing_property(unit: str, per_unit: s
     assert source == "tiff-resolution"
 
 
+def test_tiff_pixels_that_are_not_square_are_refused() -> None:
+    tags = {"tiff.ResolutionUnit": "centimeter", "tiff.XResolution": "20000", "tiff.YResolution": "10000"}
+    with pytest.raises(MppError, match=r"not square, 0\.5 × 1 µm"):
+        resolve(tags)
+    assert resolve({**tags, "tiff.YResolution": "20000"}) == (0.5, "tiff-resolution")
+
+
 def test_a_screen_resolution_of_72_dpi_is_not_believed() -> None:
     dpi = {"tiff.ResolutionUnit": "inch", "tiff.XResolution": "72"}
     assert resolve(dpi, fill=0.5) == (0.5, "option")

@@ -13,29 +13,13 @@ import numpy as np
 import pytest
 
 from mmsurv.errors import RecipeMismatchError, StoreError
-from mmsurv.store import FeatureStore, create_store, rank_order
-from mmsurv_extract.discover import find_slides
-from mmsurv_extract.mask import MaskSettings
-from mmsurv_extract.progress import Progress
-from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
+from mmsurv.store import FeatureStore, rank_order
+from mmsurv.store.record import NEAR_WHITE
+from mmsurv_extract.job import JobOptions, JobSummary
+from mmsurv_extract.quality import QualitySettings
+from mmsurv_extract.recipe import ExtractRecipe
 from mmsurv_extract.resolution import MppOptions
-from mmsurv_extract.run import JobOptions, JobSummary, run_job
-
-RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp=4))
-
-
-class MeanColour:
-    """An encoder one can see through: mean and standard deviation of each channel."""
-
-    dim = 6
-
-    def __init__(self) -> None:
-        self.n_batches = 0
-
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        self.n_batches += 1
-        flat = tiles.reshape(len(tiles), -1, 3).astype(np.float32)
-        return np.concatenate([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+from mmsurv_extract.testing import RECIPE, MeanColour, asking_for, see_through_job, see_through_store
 
 
 class Job:
@@ -45,36 +29,16 @@ class Job:
         self.slides = folder / "slides"
         self.path = folder / "store"
 
-    def store(self, recipe: ExtractRecipe = RECIPE) -> FeatureStore:
-        table = fingerprint_table(recipe, {"name": "mean-colour"})
-        return create_store(self.path, recipe=table, dim=MeanColour.dim, dtype=recipe.dtype)
+    def store(self, recipe: ExtractRecipe = RECIPE, name: str = "store") -> FeatureStore:
+        return see_through_store(self.path.with_name(name), recipe)
 
-    def run(
-        self,
-        *arguments: Path,
-        recipe: ExtractRecipe = RECIPE,
-        encoder: Any = None,
-        stop: threading.Event | None = None,
-        mpp: MppOptions | None = None,
-        **options: Any,
-    ) -> JobSummary:
-        discovery = find_slides(arguments or [self.slides])
-        job = JobOptions(mpp=mpp or MppOptions(), workers=2, **options)
-        n_slides = len(discovery.sources) + len(discovery.collisions)
-        encoder = encoder or MeanColour()
-        with Progress(n_slides) as progress:
-            return run_job(
-                discovery, self.store(recipe), recipe, encoder, job, progress=progress, stop=stop or threading.Event()
-            )
+    def run(self, *arguments: Path, recipe: ExtractRecipe = RECIPE, to: str = "store", **options: Any) -> JobSummary:
+        return see_through_job(arguments or [self.slides], self.store(recipe, to), recipe, **options)
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     return Job(tmp_path)
-
-
-def n_tiles(recipe: ExtractRecipe, count: int) -> ExtractRecipe:
-    return replace(recipe, tiles=replace(recipe.tiles, max_tiles=count))
 
 
 def test_a_record_holds_the_features_of_the_tissue_and_says_where_they_are_from(
@@ -99,20 +63,9 @@ def test_a_record_holds_the_features_of_the_tissue_and_says_where_they_are_from(
     assert record.thumbnail.startswith(b"\xff\xd8")
 
 
-def test_a_smaller_sample_is_a_prefix_of_a_larger_one(job: Job, make_slide: Callable[..., Path]) -> None:
-    make_slide("slides/a.tiff")
-    job.run(recipe=n_tiles(RECIPE, 40))
-    forty = job.store().read("a")
-    shutil.rmtree(job.path)
-    job.run(recipe=n_tiles(RECIPE, 10))
-    ten = job.store().read("a")
-    np.testing.assert_array_equal(ten.coords, forty.coords[:10])
-    np.testing.assert_array_equal(ten.features, forty.features[:10])
-
-
 def test_rows_are_in_rank_order(job: Job, make_slide: Callable[..., Path]) -> None:
     make_slide("slides/a.tiff")
-    job.run(recipe=n_tiles(RECIPE, 40))
+    job.run(recipe=asking_for(40))
     coords = job.store().read("a").coords
     np.testing.assert_array_equal(rank_order("a", coords, RECIPE.tiles.seed), np.arange(40))
     # The sample is spread over the tissue, whose height is 640.
@@ -121,7 +74,7 @@ def test_rows_are_in_rank_order(job: Job, make_slide: Callable[..., Path]) -> No
 
 def test_the_sample_does_not_depend_on_the_other_slides(job: Job, make_slide: Callable[..., Path]) -> None:
     path = make_slide("slides/b.tiff", seed=1)
-    recipe = n_tiles(RECIPE, 20)
+    recipe = asking_for(20)
     job.run(recipe=recipe)
     alone = job.store().read("b")
     make_slide("slides/a.tiff")
@@ -216,18 +169,6 @@ def test_another_resolution_does_not_pass_for_the_one_in_the_store(job: Job, mak
     assert "was made at 0.5 µm per pixel (option), now it is 0.25 (option)" in failed.message
 
 
-def test_a_smaller_record_is_kept_and_said_to_be_smaller(
-    job: Job, make_slide: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    make_slide("slides/a.tiff")
-    job.run(recipe=n_tiles(RECIPE, 10))
-    assert job.run(recipe=n_tiles(RECIPE, 20)).skipped == ["a"]
-    assert "its record holds 10 tiles; 20 are asked for" in caplog.text
-    caplog.clear()
-    job.run(recipe=n_tiles(RECIPE, 5))
-    assert not caplog.text
-
-
 def test_a_store_of_another_recipe_is_refused_field_by_field(job: Job, make_slide: Callable[..., Path]) -> None:
     make_slide("slides/a.tiff")
     job.run()
@@ -255,6 +196,43 @@ def test_unreadable_tiles_are_counted_in_the_record(
     np.testing.assert_array_equal(record.features, whole.features[still])
 
 
+def test_tiles_that_are_not_fit_are_made_good_by_others_and_said_in_the_record(
+    job: Job, make_slide: Callable[..., Path]
+) -> None:
+    light = np.random.default_rng(0).random((10, 16)) < 0.4
+    uneven = np.random.default_rng(1).integers(-8, 8, (20, 32, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    colours = np.where(light[..., None], [215, 150, 190], [190, 90, 160]).repeat(32, axis=0).repeat(32, axis=1)
+    path = make_slide("slides/a.tiff", rgb=np.clip(colours + uneven, 0, 255).astype(np.uint8))
+    recipe = replace(asking_for(30), quality=QualitySettings(white_level=120))
+    summary = job.run(recipe=recipe)
+    assert summary.n_tiles == 30
+    record = job.store(recipe).read("a")
+    assert record.n_tiles == 30
+    assert record.rejected is not None
+    assert record.rejected_reason is not None
+    assert set(record.rejected_reason.tolist()) == {NEAR_WHITE}
+    assert len(record.rejected) == record.attributes["n_near_white"] > 5
+    assert all(light[y // 32, x // 32] for x, y in record.rejected.tolist())
+    assert not any(light[y // 32, x // 32] for x, y in record.coords.tolist())
+    assert job.store(recipe).verify("a") == []
+    (failed,) = job.run(path, recipe=replace(recipe, quality=QualitySettings(white_level=20)), to="other").failed
+    assert failed.error == "NoTissueError"
+    assert "none of its 160 tissue tiles can be used: 160 near white" in failed.message
+
+
+def test_what_a_record_was_made_with_is_in_it(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.run()
+    (entry,) = json.loads(str(job.store().attributes("a")["made_with"]))
+    assert (entry["from_row"], entry["device"]) == (0, "cpu")
+    assert {"mmsurv", "numpy", "torch", "pillow", "openslide-bin"} <= set(entry["versions"])
+    assert entry["reader"] == job.store().attributes("a")["reader"]
+
+
+BATCHES_A_SLIDE = 10
+"""Of 16 tiles, of a slide as ``make_slide`` makes it."""
+
+
 def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_slide: Callable[..., Path]) -> None:
     for i in range(3):
         make_slide(f"slides/{i}.tiff", seed=i)
@@ -262,7 +240,7 @@ def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_sl
 
     class StopsInSecondSlide(MeanColour):
         def __call__(self, tiles: np.ndarray) -> np.ndarray:
-            if "0" in store.slide_ids():
+            if self.n_batches == BATCHES_A_SLIDE + 2:
                 stop.set()
             return super().__call__(tiles)
 
@@ -275,13 +253,35 @@ def test_stopping_drops_the_slide_in_flight_and_keeps_the_rest(job: Job, make_sl
     assert job.run().done == ["1", "2"]
 
 
+def test_a_slide_is_committed_while_the_next_one_is_encoded(
+    job: Job, make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(2):
+        make_slide(f"slides/{i}.tiff", seed=i)
+    second_begun = threading.Event()
+    write = FeatureStore.write
+
+    class Tells(MeanColour):
+        def __call__(self, tiles: np.ndarray) -> np.ndarray:
+            if self.n_batches == BATCHES_A_SLIDE:
+                second_begun.set()
+            return super().__call__(tiles)
+
+    def waits(self: FeatureStore, record: Any, **options: Any) -> bool:
+        assert second_begun.wait(60), "the second slide is not begun before the first is written"
+        return write(self, record, **options)
+
+    monkeypatch.setattr(FeatureStore, "write", waits)
+    assert job.run(encoder=Tells(), batch_size=16).done == ["0", "1"]
+
+
 def test_a_full_disk_stops_the_job_and_says_how_to_go_on(
     job: Job, make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(2):
         make_slide(f"slides/{i}.tiff", seed=i)
 
-    def full(*_: Any) -> bool:
+    def full(*_: Any, **__: Any) -> bool:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(FeatureStore, "write", full)

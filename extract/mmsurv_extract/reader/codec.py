@@ -1,0 +1,86 @@
+"""The tiles of a TIFF file, decoded to RGB.
+
+Owns which compressions and colour spaces are understood, and their decoding by imagecodecs. Whatever is not listed
+here is left to the slide library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tifffile
+
+Decode = Callable[[bytes], np.ndarray]
+"""From a file tile's bytes to (height, width, 3) uint8 RGB."""
+
+_NONE, _JPEG, _LZW, _DEFLATE, _ADOBE_DEFLATE, _APERIO_YCBCR, _APERIO_RGB = 1, 7, 5, 32946, 8, 33003, 33005
+_RGB, _YCBCR = 2, 6
+
+
+def decoder(page: tifffile.TiffPage) -> tuple[str, Decode] | None:
+    """How a page's tiles are decoded, with a word for it; None where this module does not know.
+
+    Args:
+        page: a tiled page.
+    """
+    plain = (page.bitspersample, page.samplesperpixel, page.planarconfig, page.sampleformat) == (8, 3, 1, 1)
+    if not plain or page.photometric not in (_RGB, _YCBCR) or page.fillorder != 1:
+        return None
+    if page.compression == _JPEG:
+        return "jpeg", _jpeg(page)
+    if page.compression == _APERIO_RGB:
+        return "jpeg2000", _jpeg2000
+    if page.compression == _APERIO_YCBCR:
+        return "jpeg2000-ycbcr", lambda data: rgb_of_ycbcr(_jpeg2000(data))
+    if page.photometric == _RGB and page.compression in (_NONE, _LZW, _DEFLATE, _ADOBE_DEFLATE):
+        return "lossless", _lossless(page)
+    return None
+
+
+def _jpeg(page: tifffile.TiffPage) -> Decode:
+    from imagecodecs import jpeg8_decode
+
+    # The file says what the numbers are; what the JPEG stream says of itself is not believed, as Aperio's are mute.
+    space = "RGB" if page.photometric == _RGB else "YCBCR"
+    tables = page.jpegtables
+    return lambda data: jpeg8_decode(data, tables=tables, colorspace=space, outcolorspace="RGB")
+
+
+def _jpeg2000(data: bytes) -> np.ndarray:
+    from imagecodecs import jpeg2k_decode
+
+    return jpeg2k_decode(data)
+
+
+def _lossless(page: tifffile.TiffPage) -> Decode:
+    import imagecodecs
+
+    undo: dict[int, Callable[[bytes], bytes | bytearray]] = {_NONE: bytes, _LZW: imagecodecs.lzw_decode}
+    decompress = undo.get(page.compression, imagecodecs.zlib_decode)
+    shape = (page.tilelength, page.tilewidth, 3)
+    differences = page.predictor == 2
+
+    def decode(data: bytes) -> np.ndarray:
+        tile = np.frombuffer(decompress(data), np.uint8, count=shape[0] * shape[1] * 3).reshape(shape)
+        return np.cumsum(tile, axis=1, dtype=np.uint8) if differences else tile
+
+    return decode
+
+
+def rgb_of_ycbcr(ycbcr: np.ndarray) -> np.ndarray:
+    """RGB of the full-range YCbCr of JFIF, in the 16-bit integer arithmetic of libjpeg.
+
+    Args:
+        ycbcr: (H, W, 3) uint8.
+    """
+    y, cb, cr = (ycbcr[..., i].astype(np.int32) for i in range(3))
+    cb, cr = cb - 128, cr - 128
+    half = 1 << 15
+    red = y + ((91881 * cr + half) >> 16)
+    green = y + ((-22554 * cb - 46802 * cr + half) >> 16)
+    blue = y + ((116130 * cb + half) >> 16)
+    return np.clip(np.stack([red, green, blue], axis=-1), 0, 255).astype(np.uint8)
