@@ -57,8 +57,8 @@ class ExtractRecipe:
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
-    dtype: Literal["float16", "float32"] = "float16"
-    """Type the features are stored in."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Type the features are stored in. bfloat16 has the range of float32 and 8 bits of precision, float16 11."""
 
 
 def load_extract_recipe(name_or_path: str = DEFAULT) -> ExtractRecipe:
