@@ -8,7 +8,7 @@ from a smaller draw gives what the larger one gives at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def n_wanted(max_tiles: int, n_tissue_tiles: int) -> int:
 
 def draw(
     reader: TileReader,
-    encode: Callable[[np.ndarray], np.ndarray],
+    stream: Callable[[Iterable[tuple[np.ndarray, np.ndarray]]], Iterator[tuple[np.ndarray, np.ndarray]]],
     coords: np.ndarray,
     wanted: int,
     *,
@@ -82,7 +82,7 @@ def draw(
 
     Args:
         reader: of the slide.
-        encode: (B, px, px, 3) uint8 to (B, D) float32.
+        stream: pairs of rows (B,) and tiles (B, px, px, 3) uint8 to pairs of the rows and features (B, D) float32.
         coords: (T, 2) level-0 (x, y) of the slide's tissue tiles in rank order.
         wanted: tiles to keep, N; 0 means all that can be.
         before: what was drawn already.
@@ -105,11 +105,12 @@ def draw(
         rows = np.arange(drawn.n_drawn, min(drawn.n_drawn + target - len(drawn.kept), len(coords)))
         features = np.zeros((len(rows), before.features.shape[1]), np.float32)
         kept = np.zeros(len(rows), bool)
-        for batch in reader.batches(coords[rows], batch_size=batch_size, stop=stop):
+        batches = reader.batches(coords[rows], batch_size=batch_size, stop=stop)
+        for places, encoded in stream((batch.rows, batch.tiles) for batch in batches):
             stop_if_set(stop)
-            features[batch.rows] = encode(batch.tiles)
-            kept[batch.rows] = True
-            on_tiles(len(batch.rows))
+            features[places] = encoded
+            kept[places] = True
+            on_tiles(len(places))
         stop_if_set(stop)
         reasons = np.array([reader.rejected[row] for row in np.flatnonzero(~kept).tolist()], np.uint8)
         drawn = drawn.then(Draw(kept=rows[kept], features=features[kept], rejected=rows[~kept], reasons=reasons))

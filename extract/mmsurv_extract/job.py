@@ -6,13 +6,16 @@ Owns these types only; the work is in ``run``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mmsurv.errors import MmsurvError
 from mmsurv_extract.resolution import MppOptions
+
+K = TypeVar("K")
 
 SLIDE_ERRORS = (MmsurvError, OSError, ValueError, MemoryError)
 """What may go wrong with one slide without stopping the others. Anything else is a fault of ours and is shown."""
@@ -34,6 +37,9 @@ class TileEncoder(Protocol):
 
     def __call__(self, tiles: np.ndarray, /) -> np.ndarray:
         """(B, px, px, 3) uint8 to (B, D) float32."""
+
+    def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]], /) -> Iterator[tuple[K, np.ndarray]]:
+        """Pairs of anything and tiles to pairs of the same and features, in order, with work overlapped."""
 
 
 @dataclass(frozen=True, kw_only=True)

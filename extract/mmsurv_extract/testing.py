@@ -11,10 +11,10 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.run import run_job
 from mmsurv_extract.stop import StopOnSignal
+
+K = TypeVar("K")
 
 RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp=4))
 """Small tiles and a fine mask, for small slides."""
@@ -53,6 +55,9 @@ class MeanColour:
         self.n_batches += 1
         flat = tiles.reshape(len(tiles), -1, 3).astype(np.float32)
         return np.concatenate([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+
+    def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
+        return ((key, self(tiles)) for key, tiles in batches)
 
 
 def see_through_store(path: Path, recipe: ExtractRecipe = RECIPE, *, backend: str = "hdf5") -> FeatureStore:

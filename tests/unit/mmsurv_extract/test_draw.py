@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ class Pretender:
             yield Batch(some, tiles)
 
 
-def encode(tiles: np.ndarray) -> np.ndarray:
-    return np.repeat(tiles[:, 0, 0, :1].astype(np.float32), 4, axis=1)
+def stream(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return ((rows, np.repeat(tiles[:, 0, 0, :1].astype(np.float32), 4, axis=1)) for rows, tiles in batches)
 
 
 def drawn(
@@ -61,7 +61,7 @@ def drawn(
         "on_tiles": lambda count: None,
         **over,
     }
-    return draw(reader or Pretender(fates), encode, coords, wanted, **arguments)  # type: ignore[arg-type]
+    return draw(reader or Pretender(fates), stream, coords, wanted, **arguments)  # type: ignore[arg-type]
 
 
 def test_rejected_tiles_are_made_good_by_the_next_in_rank_order() -> None:
