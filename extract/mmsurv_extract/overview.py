@@ -47,6 +47,9 @@ def read_overview(slide: Slide, downsample: int, stop: threading.Event | None = 
         UnreadableSlideError: a block could not be read.
         JobStopped: ``stop`` was set.
     """
+    own = slide.own_overview(downsample, stop)
+    if own is not None:
+        return Overview(own, downsample)
     rows, columns = math.ceil(slide.height / downsample), math.ceil(slide.width / downsample)
     level = max(
         (i for i, found in enumerate(slide.level_downsamples) if found <= downsample),
@@ -59,7 +62,7 @@ def read_overview(slide: Slide, downsample: int, stop: threading.Event | None = 
         for left in range(0, columns, step):
             stop_if_set(stop)
             high, wide = min(step, rows - top), min(step, columns - left)
-            region = slide.glance(
+            region = slide.read_region(
                 left * downsample, top * downsample, level, math.ceil(wide * scale), math.ceil(high * scale)
             )
             block = region.resize((wide, high), Image.Resampling.BOX, box=(0.0, 0.0, wide * scale, high * scale))

@@ -6,6 +6,7 @@ Owns the layout of such a folder, ``loc.txt`` beside ``<slide>_patch_<id>.png``,
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mmsurv_extract.image import DECODING_ERRORS
 from mmsurv_extract.locations import Locations, read_locations
 from mmsurv_extract.reader.base import TileReader
 from mmsurv_extract.slide import Slide
+from mmsurv_extract.stop import stop_if_set
 from mmsurv_extract.tile import WHITE, opaque, resample
 
 READER = f"patches, pillow {PIL.__version__}"
@@ -74,14 +76,32 @@ class PatchFolder(Slide):
             self._paste(canvas, row, x, y)
         return canvas
 
-    def glance(self, x: int, y: int, level: int, width: int, height: int) -> Image.Image:
-        canvas = Image.new("RGB", (width, height), self.background)
-        for row in self._rows_in(x, y, width, height):
+    def own_overview(self, downsample: int, stop: threading.Event | None) -> np.ndarray:
+        """Each patch is decoded once and averaged where it lies; between them there is background."""
+        shape = (-(-self.height // downsample), -(-self.width // downsample))
+        sums = np.zeros((*shape, 3), np.int64)
+        covered = np.zeros(shape, np.int64)
+        side = self.locations.side
+        for row, (x, y) in enumerate(self.locations.coords.tolist()):
+            stop_if_set(stop)
             try:
-                self._paste(canvas, row, x, y)
+                pixels = np.asarray(self._files.read(row), np.int64)
             except UnreadableSlideError:
                 self.unreadable.add(row)
-        return canvas
+                continue
+            down, first_row = area_sums(pixels, y, side, downsample)
+            both, first_column = area_sums(down.swapaxes(0, 1), x, side, downsample)
+            both = both.swapaxes(0, 1)
+            where = np.s_[first_row : first_row + both.shape[0], first_column : first_column + both.shape[1]]
+            # Area sums count in pixels of the PNG; here in those of level 0, rounded.
+            sums[where] += both // pixels.shape[0] ** 2
+            covered[where] += np.outer(
+                overlaps(y, side, downsample, both.shape[0]), overlaps(x, side, downsample, both.shape[1])
+            )
+        free = np.maximum(downsample**2 - covered, 0)
+        total = covered + free
+        mean = (sums + free[..., None] * np.array(self.background) + total[..., None] // 2) // total[..., None]
+        return np.minimum(mean, 255).astype(np.uint8)
 
     def _rows_in(self, x: int, y: int, width: int, height: int) -> list[int]:
         offsets, side = self.locations.coords - np.array([x, y]), self.locations.side
@@ -157,6 +177,34 @@ class PatchReader(TileReader):
                 yield error
                 continue
             yield resample(patch, float(patch.width), self._tile_px)
+
+
+def area_sums(pixels: np.ndarray, begin: int, side: int, downsample: int) -> tuple[np.ndarray, int]:
+    """Integrals of a patch over the overview's rows, exact in whole numbers.
+
+    Args:
+        pixels: (n, ...) int64, which together cover level-0 [begin, begin + side).
+        begin, side: of the patch, in level-0 pixels.
+        downsample: level-0 pixels per overview pixel.
+
+    Returns:
+        (k, ...) int64: integrals times n, over the k overview pixels the patch touches; and the first of these.
+    """
+    n = len(pixels)
+    first, last = begin // downsample, -(-(begin + side) // downsample)
+    # Borders of the overview's pixels within the patch, in steps of which n make a level-0 pixel and side one of ours.
+    at = np.clip(np.arange(first, last + 1) * downsample - begin, 0, side) * n
+    whole, part = at // side, at % side
+    before = np.concatenate([np.zeros_like(pixels[:1]), np.cumsum(pixels, axis=0)])
+    rest = pixels[np.minimum(whole, n - 1)]
+    shaped = (-1, *([1] * (pixels.ndim - 1)))
+    return np.diff(before[whole] * side + rest * part.reshape(shaped), axis=0), first
+
+
+def overlaps(begin: int, side: int, downsample: int, count: int) -> np.ndarray:
+    """(count,) level-0 pixels of [begin, begin + side) in each overview pixel it touches."""
+    borders = (np.arange(count + 1) + begin // downsample) * downsample
+    return np.diff(np.clip(borders, begin, begin + side))
 
 
 class _Files:

@@ -76,8 +76,11 @@ class TiffPixels(Pixels):
 
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as TIFF or BigTIFF do."""
-    with path.open("rb") as file:
-        return file.read(4) in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+    except OSError:
+        return False
 
 
 def _pyramid(file: tifffile.TiffFile) -> list[Any]:

@@ -5,9 +5,11 @@ Owns the interface and the choice of who reads a source. Coordinates are level-0
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from types import TracebackType
 
+import numpy as np
 from PIL import Image
 
 from mmsurv.errors import NotASlideError
@@ -61,9 +63,13 @@ class Slide(ABC):
             UnreadableSlideError: the region could not be decoded. The slide can still be read elsewhere.
         """
 
-    def glance(self, x: int, y: int, level: int, width: int, height: int) -> Image.Image:
-        """The same for the overview, where a kind of slide may show what it can instead of failing."""
-        return self.read_region(x, y, level, width, height)
+    def own_overview(self, downsample: int, stop: threading.Event | None) -> np.ndarray | None:
+        """The whole slide, (H, W, 3) uint8, each pixel the mean of ``downsample`` × ``downsample`` level-0 pixels.
+
+        Returns:
+            None where it is to be made from regions, as for all slides but those that are in pieces already.
+        """
+        return None
 
     @abstractmethod
     def digest(self) -> tuple[str, str]:
@@ -90,6 +96,6 @@ def open_slide(source: SlideSource) -> Slide:
     try:
         return OpenSlideSlide(source)
     except NotASlideError:
-        if source.path.is_file() and is_tiff(source.path):
+        if is_tiff(source.path):
             return ImageSlide(source)
         raise

@@ -81,7 +81,7 @@ def test_a_slide_without_a_low_level_is_read_in_bounded_pieces(
             sizes.append(max(width, height))
             return read(x, y, level, width, height)
 
-        monkeypatch.setattr(slide, "glance", watched)
+        monkeypatch.setattr(slide, "read_region", watched)
         read_overview(slide, 16)
     assert max(sizes) <= 256
 

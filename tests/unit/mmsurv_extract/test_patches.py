@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from mmsurv.errors import MppError, NoTissueError, UnreadableSlideError
@@ -14,7 +18,8 @@ from mmsurv.store import rank_order
 from mmsurv_extract.discover import SlideSource, find_slides
 from mmsurv_extract.grid import Geometry
 from mmsurv_extract.mask import MaskSettings
-from mmsurv_extract.patches import PatchFolder, PatchReader
+from mmsurv_extract.overview import read_overview
+from mmsurv_extract.patches import PatchFolder, PatchReader, area_sums, overlaps
 from mmsurv_extract.prepare import PreparedSlide, identify, prepare
 from mmsurv_extract.reader import open_reader
 from mmsurv_extract.recipe import ExtractRecipe, TileSettings
@@ -99,6 +104,36 @@ def test_the_thumbnail_and_mask_show_the_patches_where_they_were(make_patches: M
     assert found.mask_downsample == 16
     np.testing.assert_array_equal(np.argwhere(found.mask).min(axis=0), [4, 8])
     assert found.mask[4:, 8:].all()
+
+
+@pytest.mark.parametrize("px", [64, 32, 16])
+@pytest.mark.parametrize("downsample", [1, 7, 16, 50])
+def test_the_overview_is_the_mean_of_what_lies_there(make_patches: MakePatches, px: int, downsample: int) -> None:
+    with opened(make_patches(px=px)) as slide:
+        found = read_overview(slide, downsample).rgb.astype(int)
+        high, wide = found.shape[:2]
+        whole = slide.read_region(0, 0, 0, wide * downsample, high * downsample)
+    cells = np.asarray(whole, float).reshape(high, downsample, wide, downsample, 3)
+    np.testing.assert_allclose(found, cells.mean(axis=(1, 3)), atol=0.51)
+
+
+@given(
+    n=st.integers(1, 30), begin=st.integers(0, 100), side=st.integers(1, 60), downsample=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_area_sums_lose_nothing(n: int, begin: int, side: int, downsample: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, 2))
+    sums, first = area_sums(pixels, begin, side, downsample)
+    assert first == begin // downsample
+    np.testing.assert_array_equal(sums.sum(axis=0), pixels.sum(axis=0) * side)
+    edges = begin + np.arange(n + 1) * Fraction(side, n)
+    for k, row in enumerate(sums.tolist()):
+        low, high = (first + k) * downsample, (first + k + 1) * downsample
+        lengths = [max(Fraction(0), min(high, b) - max(low, a)) for a, b in itertools.pairwise(edges)]
+        assert row == [
+            n * sum(length * value for length, value in zip(lengths, c, strict=True)) for c in pixels.T.tolist()
+        ]
+    assert overlaps(begin, side, downsample, len(sums)).sum() == side
 
 
 def test_tissue_is_what_loc_txt_says_and_too_little_is_left_out(make_patches: MakePatches) -> None:
