@@ -60,6 +60,18 @@ def test_every_local_link_in_the_docs_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_every_test_that_the_docs_name_exists() -> None:
+    sources = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "mmsurv" / "store" / "testing").rglob("*.py")]
+    defined = set(re.findall(r"def (test_\w+)", "\n".join(path.read_text(encoding="utf-8") for path in sources)))
+    files = {path.name.removesuffix(".py") for path in sources}
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")]
+    named = {
+        name for page in pages for name in re.findall(r"`(?:[\w/]+/)?(test_\w+)(?:\.py)?`", page.read_text("utf-8"))
+    }
+    assert len(named) > 40
+    assert named - defined - files == set()
+
+
 def test_every_required_library_is_named_in_setup_cfg() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")

@@ -95,3 +95,31 @@ def test_an_unknown_command_or_option_is_a_usage_error(capsys) -> None:
 def test_python_dash_m_mmsurv_is_mmsurv() -> None:
     done = subprocess.run([sys.executable, "-m", "mmsurv", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("mmsurv, version ")
+
+
+def test_importing_any_module_opens_no_socket_and_reads_no_argument() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_EVERYTHING, "--no-such-option"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 80
+
+
+_IMPORT_EVERYTHING = """
+import importlib, pkgutil, socket, sys
+
+def refuse(*arguments, **options):
+    raise AssertionError(f"an import reached for the network: {arguments}")
+
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+count = 0
+for name in ("mmsurv", "mmsurv_extract", "mmsurv_train"):
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+            count += 1
+assert sys.argv[1:] == ["--no-such-option"]
+print(count)
+"""

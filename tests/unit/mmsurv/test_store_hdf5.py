@@ -1,5 +1,7 @@
 """A record's HDF5 file as others see it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -35,3 +37,19 @@ def test_a_float32_dataset_in_a_bfloat16_store_is_not_taken_for_bfloat16(store: 
         file["features"] = values
     assert store.read_file(path).features.dtype == np.float32
     assert "not the bytes that were written" in store.verify("slide-1")[0]
+
+
+def test_a_record_is_read_while_another_process_holds_a_lock_on_it(store: FeatureStore) -> None:
+    """HDF5 locks files by default, also on network file systems where that fails or hangs."""
+    path = store.record_path("slide-1")
+    lock = f"import fcntl\nfile = open({str(path)!r})\nfcntl.flock(file, fcntl.LOCK_EX)"
+    holder = f"{lock}\nprint('held', flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="lock"):
+            h5py.File(path, "r", locking=True)
+        np.testing.assert_array_equal(store.features("slide-1"), store.read("slide-1").features)
+        other.communicate("\n", timeout=60)
