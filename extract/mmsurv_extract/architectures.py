@@ -1,33 +1,18 @@
-"""Which encoders there are, and how each becomes a feature trunk.
+"""What a source of encoders hands over: a feature trunk, the input it expects, and the two as one frozen model.
 
-Owns names, construction, the input each model was made for, and the cut: **a feature is what enters the model's last
-classification layer**, for every model alike. That layer is the last linear one, so the feature of a ResNet is its
-global average pool (512 or 2048 numbers), that of VGG and AlexNet the second hidden layer of their classifier (4096).
-SqueezeNet classifies by a 1 × 1 convolution over a map: there the feature is the average of the map that enters it.
-Where the weights come from is said in ``weights_file.py``.
+Owns these three shapes of data and nothing else, so that names (``registry.py``), construction
+(``torchvision_models.py``, ``timm_models.py``, ``plugins.py``) and the origin of weights (``weights_file.py``,
+``weights.py``) do not need each other to speak of a model.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import nn
 
-from mmsurv.errors import ConfigError
-from mmsurv_extract._torchvision import models
-
-# The child that classifies, by every name torchvision gives it.
-_HEADS = ("fc", "classifier", "head", "heads")
-# Side classifiers used in training only. They are not built; a weights file may hold them.
-_SIDE_HEADS = ("AuxLogits", "aux1", "aux2")
-_WITH_SIDE_HEADS = ("googlenet", "inception_v3")
-_FIXED_SIZE = ("vit_", "maxvit_")
 COMMON_PX = 224
-"""The image side that every model takes, unless its weights fix another."""
+"""The image side that nearly every model takes, unless its weights fix another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,113 +31,27 @@ class Architecture:
     """(B, 3, H, W) float to (B, dim); in eval mode, takes no gradient."""
     dim: int
     head: tuple[str, ...]
-    """Children of the full model that no feature depends on (or not wholly): a weights file may hold more of them."""
+    """Parts of the full model that no feature depends on (or not wholly): a weights file may hold more of them."""
     fixed_px: int | None
     """The only image side the model takes; None where any above its stride will do."""
 
 
-def encoder_names() -> list[str]:
-    """Names of all encoders, sorted."""
-    return sorted(models.list_models(module=models))
+@dataclass(frozen=True, kw_only=True)
+class FrozenModel:
+    """An architecture with its weights in it."""
 
-
-def check_name(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        ConfigError: no such encoder; the message has the nearest names.
-    """
-    names = encoder_names()
-    if name in names:
-        return name
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or ["resnet18", "resnet50", "squeezenet1_1"]
-    raise ConfigError(
-        f"there is no encoder {name!r}: expected the name of a torchvision classification model. "
-        f"Nearest: {', '.join(close)}; all {len(names)} are listed in docs/encoders.md."
-    )
-
-
-def weights_names(name: str) -> dict[str, Any]:
-    """torchvision's named weights of a model: name to entry (``url``, ``transforms``, ``meta``), DEFAULT included."""
-    return dict(models.get_model_weights(check_name(name)).__members__)
-
-
-def preprocessing(name: str, weights: str | None = None) -> Preprocessing:
-    """The input that named weights expect.
-
-    Args:
-        weights: one of :func:`weights_names`; without it (a local file, random weights), normalisation is that of
-            the model's default weights and ``input_px`` the smallest size of any of its weights.
-    """
-    entries = weights_names(name)
-    transforms = entries[weights or "DEFAULT"].transforms()
-    sizes = [entries[weights]] if weights else entries.values()
-    input_px = min(entry.transforms().crop_size[0] for entry in sizes)
-    mean, std = tuple(transforms.mean), tuple(transforms.std)
-    if name in _WITH_SIDE_HEADS:
-        # Weights ported from TensorFlow. torchvision undoes the ImageNet normalisation inside the model
-        # (transform_input) to arrive at (x - 0.5) / 0.5; here it is applied in the first place.
-        mean = std = (0.5, 0.5, 0.5)
-    return Preprocessing(input_px=input_px, mean=mean, std=std)
-
-
-def build_architecture(name: str, *, image_px: int = COMMON_PX, seed: int = 0) -> Architecture:
-    """Build a model with seeded initial weights and cut its classifier off.
-
-    Args:
-        image_px: the image side of a vision transformer; other models don't need to know.
-        seed: of the initial weights. The global random state is neither used nor changed.
-
-    Raises:
-        ConfigError: no such encoder.
-    """
-    options: dict[str, Any] = {}
-    if name in _WITH_SIDE_HEADS:
-        options = {"aux_logits": False, "init_weights": False, "transform_input": False}
-    elif name.startswith("vit_"):
-        options = {"image_size": image_px}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = models.get_model(check_name(name), weights=None, **options)
-    head = next(child for child, _ in model.named_children() if child in _HEADS)
-    dim = _cut(model, head)
-    fixed_px = image_px if name.startswith("vit_") else COMMON_PX if name.startswith(_FIXED_SIZE) else None
-    return Architecture(
-        name=name,
-        trunk=model.eval().requires_grad_(False),
-        dim=dim,
-        head=(head, *_SIDE_HEADS),
-        fixed_px=fixed_px,
-    )
-
-
-def transformer_image_px(state: Mapping[str, torch.Tensor]) -> int | None:
-    """The image side that weights of a vision transformer were made for, read off their shapes; None for others."""
-    positions, patches = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
-    if positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4:
-        return None
-    return round((positions.shape[1] - 1) ** 0.5) * patches.shape[-1]
-
-
-def same_size(n_parameters: int) -> list[str]:
-    """Encoders whose full model has exactly this many parameters: what an unknown file may be, at no cost."""
-    return [
-        name
-        for name in encoder_names()
-        if any(entry.meta["num_params"] == n_parameters for entry in weights_names(name).values())
-    ]
-
-
-def _cut(model: nn.Module, head: str) -> int:
-    """Take the last classification layer off, in place, and return the width of what entered it."""
-    layers = [
-        (key, layer)
-        for key, layer in model.named_modules()
-        if key.split(".")[0] == head and isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    key, last = layers[-1]
-    if isinstance(last, nn.Linear):
-        model.set_submodule(key, nn.Identity())
-        return last.in_features
-    model.set_submodule(head, nn.AdaptiveAvgPool2d(1))
-    return last.in_channels
+    name: str
+    """The one name it has in a recipe's fingerprint, however it was asked for."""
+    architecture: Architecture
+    expects: Preprocessing
+    weights: str
+    """Where the weights came from, for people; not part of the fingerprint."""
+    library: str
+    """What built it, with its version, for people."""
+    revision: str = ""
+    """What the author of a plug-in calls this state of its code; part of the fingerprint where not empty."""
+    traceable: bool = True
+    """Whether its graph may be taken apart to make it faster; a plug-in's module is run as it came."""
+    proven: bool = True
+    """Whether tests of ours compare the features of all its kin, made faster, with those of the model as it came. The
+    others are compared when they are built."""

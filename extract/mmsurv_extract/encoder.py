@@ -1,47 +1,45 @@
 """The frozen encoder: uint8 tiles in, float32 features out.
 
-Owns the forward pass and what makes it fast (folding, channels_last, inference mode, normalisation on the device).
-Which models there are is said in ``architectures.py``, where weights come from in ``weights_file.py``.
+Owns the forward pass and what makes it fast (folding, fusing, compiling, channels_last, inference mode, normalisation
+on the device). Which encoders there are is said in ``registry.py``.
 Shape suffixes: B tiles, H height, W width, D feature dim.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmsurv.errors import ConfigError, EncoderError, WeightsError
-from mmsurv_extract._torchvision import torchvision_version
-from mmsurv_extract.architectures import (
-    COMMON_PX,
-    Architecture,
-    Preprocessing,
-    build_architecture,
-    encoder_names,
-    preprocessing,
-    transformer_image_px,
-    weights_names,
-)
+from mmsurv.errors import EncoderError
+from mmsurv_extract import stream
+from mmsurv_extract.architectures import FrozenModel
+from mmsurv_extract.compiled import BLOCK, compile_trunk
+from mmsurv_extract.devices import choose_device, precision
 from mmsurv_extract.encoder_settings import RANDOM, EncoderSettings
 from mmsurv_extract.fold import fold_batchnorm
-from mmsurv_extract.random_weights import calm
-from mmsurv_extract.weights import load_weights, weights_digest
-from mmsurv_extract.weights_file import named_weights_file, read_state_dict
+from mmsurv_extract.fuse import fuse_convolutions
+from mmsurv_extract.registry import encoder_names, load_model
+from mmsurv_extract.weights import weights_digest
 
 __all__ = ["Encoder", "EncoderSettings", "build_encoder", "encoder_names"]
+
+K = TypeVar("K")
+# Between features that differ by float noise, relative to the largest.
+_SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoder:
     """A frozen model that turns tiles into features; made by :func:`build_encoder`."""
 
+    name: str
+    """As in the fingerprint: torchvision's name, or ``timm:`` or ``plugin:`` and the name there."""
     settings: EncoderSettings
     trunk: nn.Module
     device: torch.device
@@ -56,11 +54,10 @@ class Encoder:
     weights_description: str
     """Where the weights came from, for people; not part of the fingerprint."""
     weights_sha256: str
-    torchvision_version: str = torchvision_version
-
-    @property
-    def name(self) -> str:
-        return self.settings.name
+    library: str
+    """What built the model, with its version; not part of the fingerprint."""
+    revision: str = ""
+    """What a plug-in's author calls this state of its code."""
 
     def __call__(self, tiles: torch.Tensor | np.ndarray) -> np.ndarray:
         """Encode a batch.
@@ -78,27 +75,27 @@ class Encoder:
             EncoderError: tiles of another shape or type, of a size the model cannot take, or features that are
                 not finite.
         """
-        tiles_BHW3 = self._checked(tiles)
-        n_tiles, height, width, _ = tiles_BHW3.shape
-        if n_tiles == 0:
+        tiles_BHW3 = self.checked(tiles)
+        if len(tiles_BHW3) == 0:
             return np.empty((0, self.dim), dtype=np.float32)
-        try:
-            with torch.inference_mode(), _precision(self.device, self.settings.autocast):
-                features = self.trunk(self._normalised(tiles_BHW3.to(self.device, non_blocking=True)))
-                features_BD = features.float().cpu().numpy()
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise EncoderError(
-                f"{self.name} cannot encode {n_tiles} tiles of {width} × {height} px ({_first_line(error)}). It was "
-                f"made for tiles of {self.input_px} px; if memory ran out, use a smaller batch (--batch-size)."
-            ) from error
-        return self._finite(features_BD)
+        with self.explained(tiles_BHW3.shape), self.inference():
+            features_BD = self._features(tiles_BHW3.to(self.device)).float().cpu().numpy()
+        return self.finite(features_BD)
+
+    def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
+        """Encode batches in their order; see :func:`mmsurv_extract.stream.encode_stream`.
+
+        For a job: ``for rows, features in encoder.encode_stream((b.rows, b.tiles) for b in reader.batches(…))``. On
+        the CPU it is a loop over :meth:`__call__`; on CUDA copying and computing overlap.
+        """
+        return stream.encode_stream(self, batches)
 
     def describe(self) -> dict[str, Any]:
         """What decides the features, flat and JSON-able: the encoder's part of a recipe's fingerprint.
 
         Weights are known by their digest, not by their path or name, so a copy elsewhere is the same recipe.
         """
-        return {
+        table = {
             "name": self.name,
             "dim": self.dim,
             "weights": RANDOM if self.settings.weights == RANDOM else "file",
@@ -108,9 +105,11 @@ class Encoder:
             "fold": self.settings.fold,
             "channels_last": self.settings.channels_last,
             "autocast": self.settings.autocast,
+            "compile": self.settings.compile,
         }
+        return {**table, "revision": self.revision} if self.revision else table
 
-    def _checked(self, tiles: torch.Tensor | np.ndarray) -> torch.Tensor:
+    def checked(self, tiles: torch.Tensor | np.ndarray) -> torch.Tensor:
         if isinstance(tiles, np.ndarray):
             # torch cannot mark a tensor read-only and warns about an array that is.
             tiles = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
@@ -126,7 +125,39 @@ class Encoder:
             )
         return tiles
 
-    def _normalised(self, tiles_BHW3: torch.Tensor) -> torch.Tensor:
+    def inference(self) -> contextlib.ExitStack:
+        """The mode a forward pass runs in, as a context."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(precision(self.device, self.settings.autocast))
+        return stack
+
+    @contextlib.contextmanager
+    def explained(self, shape: Sequence[int]) -> Iterator[None]:
+        """Turn what torch raises about tiles of ``shape`` (B, H, W, 3) into an EncoderError."""
+        n_tiles, height, width, _ = shape
+        try:
+            yield
+        except EncoderError:
+            raise
+        except (RuntimeError, AssertionError, ValueError) as error:
+            hint = " It is compiled: try encoder.compile = false." if self.settings.compile else ""
+            raise EncoderError(
+                f"{self.name} cannot encode {n_tiles} tiles of {width} × {height} px ({_first_line(error)}). It was "
+                f"made for tiles of {self.input_px} px; if memory ran out, use a smaller batch (--batch-size).{hint}"
+            ) from error
+
+    def _features(self, tiles_BHW3: torch.Tensor) -> torch.Tensor:
+        """(B, D); in blocks of one size, the last filled up with black tiles, where a program wants that."""
+        if not self.settings.compile or self.device.type != "cpu":
+            return self.trunk(self.normalised(tiles_BHW3))
+        parts = []
+        for block in tiles_BHW3.split(BLOCK):
+            filled = nn.functional.pad(block, (0, 0) * 3 + (0, BLOCK - len(block)))
+            parts.append(self.trunk(self.normalised(filled))[: len(block)])
+        return torch.cat(parts)
+
+    def normalised(self, tiles_BHW3: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float32, (x / 255 - mean) / std as one multiply-add per value.
 
         Rows of W × 3 values are taken as the unit, so that the innermost loop is long and not three values.
@@ -139,7 +170,7 @@ class Encoder:
         values = torch.mul(rows, scale).add_(shift).view(n_tiles, height, width, 3).permute(0, 3, 1, 2)
         return values if self.settings.channels_last else values.contiguous()
 
-    def _finite(self, features_BD: np.ndarray) -> np.ndarray:
+    def finite(self, features_BD: np.ndarray) -> np.ndarray:
         if features_BD.ndim != 2 or features_BD.shape[1] != self.dim:
             raise EncoderError(f"{self.name} gave features {features_BD.shape}, expected (B, {self.dim}).")
         bad = np.flatnonzero(~np.isfinite(features_BD).all(axis=1))
@@ -155,95 +186,70 @@ def build_encoder(settings: EncoderSettings, *, device: str = "cpu", allow_downl
     """Build an encoder, load its weights and make it fast.
 
     Args:
-        device: "cpu", "cuda", or "auto" for CUDA where there is one.
-        allow_download: whether torchvision's named weights may be fetched if torch's hub cache lacks them.
+        device: "cpu", "cuda", "cuda:K" for the GPU numbered K, or "auto" for CUDA where there is one.
+        allow_download: whether weights that torchvision or timm name may be fetched if their caches lack them.
 
     Raises:
         ConfigError: unknown encoder or device.
-        EncoderError: a device or precision this machine does not have.
+        EncoderError: a device, precision or compiler this machine does not have, or a plug-in that is broken.
         WeightsError: weights that cannot be found or read, or don't fit.
     """
-    where = _device(device)
+    where = choose_device(device)
     if settings.autocast != "none" and where.type != "cuda":
         raise EncoderError(
             f"encoder.autocast = {settings.autocast!r} needs CUDA and this encoder is to run on {where}. "
             "Use --device cuda, or a recipe with autocast none."
         )
-    architecture, expects, description = _with_weights(settings, allow_download)
-    trunk = architecture.trunk
-    digest = weights_digest(trunk.state_dict())
-    if settings.fold:
-        fold_batchnorm(trunk)
-    trunk = trunk.to(where)
-    if settings.channels_last:
-        trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_model(settings, allow_download=allow_download)
+    digest = weights_digest(model.architecture.trunk.state_dict())
     return Encoder(
+        name=model.name,
         settings=settings,
-        trunk=trunk,
+        trunk=_made_fast(model, settings, where),
         device=where,
-        dim=architecture.dim,
-        input_px=architecture.fixed_px or expects.input_px,
-        fixed_px=architecture.fixed_px,
-        mean=expects.mean,
-        std=expects.std,
-        weights_description=description,
+        dim=model.architecture.dim,
+        input_px=model.architecture.fixed_px or model.expects.input_px,
+        fixed_px=model.architecture.fixed_px,
+        mean=model.expects.mean,
+        std=model.expects.std,
+        weights_description=model.weights,
         weights_sha256=digest,
+        library=model.library,
+        revision=model.revision,
     )
 
 
-def _with_weights(settings: EncoderSettings, allow_download: bool) -> tuple[Architecture, Preprocessing, str]:
-    """The architecture with its weights, the input they expect, and where they came from."""
-    name, weights = settings.name, settings.weights
-    named = weights_names(name)
-    if weights == RANDOM:
-        expects, seed = preprocessing(name), settings.weights_seed
-        architecture = build_architecture(name, seed=seed)
-        calm(architecture.trunk, px=architecture.fixed_px or COMMON_PX, seed=seed)
-        return architecture, expects, f"random (seed {seed})"
-    if weights in named:
-        path, expects = named_weights_file(name, weights, allow_download=allow_download), preprocessing(name, weights)
-        description = f"{named[weights].name} ({path.name})"
-    else:
-        path, expects, description = Path(weights), preprocessing(name), Path(weights).name
-    if not path.is_file():
-        raise WeightsError(
-            f"{weights!r} is neither a file nor the name of weights of {name}. torchvision's names: "
-            f'{", ".join(named)}; or the path of a .pth or .safetensors file, or "{RANDOM}".'
+def _made_fast(model: FrozenModel, settings: EncoderSettings, where: torch.device) -> nn.Module:
+    trunk, fold = model.architecture.trunk, settings.fold and model.traceable
+    px = model.architecture.fixed_px or model.expects.input_px
+    before = None if model.proven or not fold else _sample(trunk, px)
+    if fold:
+        fold_batchnorm(trunk)
+    if settings.channels_last:
+        trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if fold and settings.channels_last and where.type == "cpu" and not settings.compile:
+        trunk = fuse_convolutions(trunk)
+    if before is not None:
+        _require_same(before, _sample(trunk, px), model.name)
+    trunk = trunk.to(where)
+    return compile_trunk(trunk, where) if settings.compile else trunk
+
+
+def _sample(trunk: nn.Module, px: int) -> torch.Tensor:
+    """Features of one image of noise."""
+    with torch.inference_mode():
+        return trunk(torch.rand((1, 3, px, px), generator=torch.Generator().manual_seed(0)) * 2 - 1)
+
+
+def _require_same(expected: torch.Tensor, found: torch.Tensor, name: str) -> None:
+    """A graph that was traced along another way than the model goes would be folded wrongly."""
+    if expected.shape != found.shape or float((found - expected).abs().max()) > _SAME * float(expected.abs().max()):
+        raise EncoderError(
+            f"folding batch normalisations changes the features of {name}, so it cannot be folded. Set "
+            "encoder.fold = false."
         )
-    state = read_state_dict(path)
-    architecture = build_architecture(name, image_px=transformer_image_px(state) or expects.input_px)
-    load_weights(architecture, state, source=str(path))
-    return architecture, expects, description
 
 
 def _first_line(error: BaseException) -> str:
     """torch may add pages of backends and C++ frames."""
     return str(error).partition("\n")[0][:200]
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"there is no device {device!r}: expected cpu, cuda or auto.") from error
-    if where.type not in ("cpu", "cuda"):
-        raise ConfigError(f"an encoder cannot run on {device!r}: expected cpu, cuda or auto.")
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise EncoderError("this machine has no CUDA device that torch can use. Use --device cpu.")
-    return where
-
-
-@contextlib.contextmanager
-def _precision(device: torch.device, autocast: str) -> Iterator[None]:
-    """Arithmetic of the forward pass on CUDA: what ``autocast`` says, repeatable, and never TF32 unasked."""
-    if device.type != "cuda":
-        yield
-        return
-    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(autocast)
-    with (
-        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-        torch.autocast("cuda", dtype=dtype, enabled=dtype is not None),
-    ):
-        yield

@@ -14,6 +14,23 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _log = logging.getLogger("mmsurv")
+UNTRACEABLE = (
+    fx.proxy.TraceError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+)
+"""What tracing raises for a model whose flow depends on its input, TraceError being one of many."""
+
+
+class _Tracer(fx.Tracer):
+    """Looks into no batch normalisation, not even one of another library with an activation of its own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batchnorm(model: nn.Module) -> int:
@@ -29,18 +46,29 @@ def fold_batchnorm(model: nn.Module) -> int:
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return 0
     try:
-        graph = fx.Tracer().trace(model)
-    except fx.proxy.TraceError as error:
+        graph = _Tracer().trace(model)
+    except UNTRACEABLE as error:
         _log.warning("batch normalisation is not folded: the model cannot be traced (%s)", error)
         return 0
     pairs = _pairs(model, graph)
     for convolution, norm in pairs:
-        fused = fuse_conv_bn_eval(
-            cast(nn.Conv2d, model.get_submodule(convolution)), cast(nn.BatchNorm2d, model.get_submodule(norm))
-        )
+        layer = cast(nn.BatchNorm2d, model.get_submodule(norm))
+        fused = fuse_conv_bn_eval(cast(nn.Conv2d, model.get_submodule(convolution)), layer)
         model.set_submodule(convolution, fused.requires_grad_(False))
-        model.set_submodule(norm, nn.Identity())
+        model.set_submodule(norm, cast(nn.Module, _what_is_left(layer)))
     return len(pairs)
+
+
+def _what_is_left(layer: nn.Module) -> nn.Module | None:
+    """What a batch normalisation does besides normalising; None if it is none, or does something unknown."""
+    if type(layer) is nn.BatchNorm2d:
+        return nn.Identity()
+    if isinstance(layer, nn.BatchNorm2d) and type(layer).__name__ == "BatchNormAct2d":
+        # timm's: normalise, drop, activate.
+        drop, activate = layer.drop, layer.act
+        if isinstance(drop, nn.Module) and isinstance(activate, nn.Module):
+            return nn.Sequential(drop, activate)
+    return None
 
 
 def _pairs(model: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
@@ -49,7 +77,7 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
     uses = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     pairs = []
     for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[str(node.target)], nn.BatchNorm2d):
+        if node.op != "call_module" or _what_is_left(modules[str(node.target)]) is None:
             continue
         source = node.args[0]
         if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:

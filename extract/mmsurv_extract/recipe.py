@@ -60,7 +60,7 @@ class ExtractRecipe:
     mask: MaskSettings = field(default_factory=MaskSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Type the features are stored in."""
+    """Type the features are stored in. bfloat16 has the range of float32 and 8 bits of precision, float16 11."""
 
 
 def load_extract_recipe(name_or_path: str = DEFAULT) -> ExtractRecipe:

@@ -7,25 +7,32 @@ recipe's fingerprint. Where the tensors come from is said in ``weights_file.py``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
 from mmsurv.errors import WeightsError
-from mmsurv_extract.architectures import Architecture, same_size
+from mmsurv_extract.architectures import Architecture
 
 _COUNTER = "num_batches_tracked"
 _BUFFERS = ("running_mean", "running_var", _COUNTER, "relative_position_index", "relative_coords_table")
 _SHOWN = 4
 
 
-def load_weights(architecture: Architecture, state: Mapping[str, torch.Tensor], *, source: str) -> None:
+def load_weights(
+    architecture: Architecture,
+    state: Mapping[str, torch.Tensor],
+    *,
+    source: str,
+    resembles: Callable[[int], list[str]] | None = None,
+) -> None:
     """Copy weights into an architecture's trunk, all of them or none.
 
     Args:
         state: of the full model, of the trunk, or of one child of the model (such as ``mobilenet_v2().features``).
             A classifier may be missing or be another one.
         source: the file, for messages.
+        resembles: names of the architectures that have a number of parameters, for the message that refuses a file.
 
     Raises:
         WeightsError: a parameter or buffer that features depend on is missing, of another shape or type or not
@@ -33,7 +40,7 @@ def load_weights(architecture: Architecture, state: Mapping[str, torch.Tensor], 
     """
     wanted = _used(architecture.trunk.state_dict())
     given = _used(_under_child(state, wanted, architecture))
-    _check_fit(given, wanted, architecture, source)
+    _check_fit(given, wanted, architecture, source, resembles)
     for key, parameter in wanted.items():
         _check_values(key, given[key], parameter, source)
     with torch.no_grad():
@@ -76,10 +83,11 @@ def _check_fit(
     wanted: Mapping[str, torch.Tensor],
     architecture: Architecture,
     source: str,
+    resembles: Callable[[int], list[str]] | None,
 ) -> None:
     """Refuse weights with a name too few, a name too many, or another shape."""
     missing = sorted(wanted.keys() - given.keys())
-    unexpected = sorted(key for key in given.keys() - wanted.keys() if key.split(".")[0] not in architecture.head)
+    unexpected = sorted(key for key in given.keys() - wanted.keys() if not _within(key, architecture.head))
     shapes = [
         f"{key}: expected {tuple(wanted[key].shape)}, found {tuple(given[key].shape)}"
         for key in sorted(wanted.keys() & given.keys())
@@ -92,7 +100,7 @@ def _check_fit(
             f"  missing      {_listed(missing)}\n"
             f"  unexpected   {_listed(unexpected)}\n"
             f"  other shape  {_listed(shapes)}\n"
-            f"{_resemblance(given, architecture.name)}"
+            f"{_resemblance(given, architecture.name, resembles)}"
             "Name the encoder these weights belong to (--encoder), or other weights (--weights)."
         )
 
@@ -104,9 +112,15 @@ def _check_values(key: str, found: torch.Tensor, expected: torch.Tensor, source:
         raise WeightsError(f"{source}: {key} holds NaN or infinity, so no feature could be believed. Use another file.")
 
 
-def _resemblance(given: Mapping[str, torch.Tensor], asked: str) -> str:
+def _within(key: str, parts: tuple[str, ...]) -> bool:
+    return any(key.startswith(f"{part}.") for part in parts)
+
+
+def _resemblance(given: Mapping[str, torch.Tensor], asked: str, resembles: Callable[[int], list[str]] | None) -> str:
+    if resembles is None:
+        return ""
     n_parameters = sum(tensor.numel() for key, tensor in given.items() if not key.endswith(_BUFFERS))
-    names = [name for name in same_size(n_parameters) if name != asked]
+    names = [name for name in resembles(n_parameters) if name != asked]
     return f"The file has exactly as many parameters as {' or '.join(names)}.\n" if names else ""
 
 

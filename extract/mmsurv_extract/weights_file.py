@@ -1,7 +1,7 @@
 """Files of weights: finding them, and reading them safely.
 
-Owns torchvision's named weights in torch's hub cache, and reading a local file. No file is ever unpickled into
-anything but tensors, and nothing is downloaded unless the caller allows it.
+Owns the files that libraries name by URL, in torch's hub cache, and reading a local file. No file is ever unpickled
+into anything but tensors, and nothing is downloaded unless the caller allows it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 
 from mmsurv.errors import WeightsError
 from mmsurv.provenance import file_digest
-from mmsurv_extract.architectures import weights_names
 
 # Keys under which training programs put the weights beside an epoch, an optimiser and the like.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -36,14 +35,17 @@ _OLD_NAMES = (
 )
 
 
-def named_weights_file(encoder: str, weights: str, *, allow_download: bool) -> Path:
-    """The local file of torchvision's named weights, from torch's hub cache.
+def cached_file(url: str, *, what: str, allow_download: bool) -> Path:
+    """The local file of a URL, from torch's hub cache.
+
+    Args:
+        url: where it is served; a name that ends in ``-`` and hexadecimal digits promises its SHA-256.
+        what: which weights these are, for messages.
 
     Raises:
         WeightsError: the file is not in the cache and may not be downloaded, the download failed, or the file's
             bytes are not those its name promises.
     """
-    url = weights_names(encoder)[weights].url
     name = Path(urlparse(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     stated = re.search(r"-([0-9a-f]{8,})\.", name)
@@ -51,7 +53,7 @@ def named_weights_file(encoder: str, weights: str, *, allow_download: bool) -> P
     if not path.is_file():
         if not allow_download:
             raise WeightsError(
-                f"weights {weights} of {encoder} are not on this machine: expected {path}. Allow the download "
+                f"{what} are not on this machine: expected {path}. Allow the download "
                 f"(--download), put {url} there by hand, or name a local file (--weights FILE)."
             )
         _download(url, path, prefix)
@@ -61,6 +63,24 @@ def named_weights_file(encoder: str, weights: str, *, allow_download: bool) -> P
             "another file. Delete it and fetch it again."
         )
     return path
+
+
+def local_file(path: str, *, of: str, names: list[str]) -> Path:
+    """The path of a local file of weights.
+
+    Args:
+        of: the encoder, and ``names`` the weights its library names, for the message.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    if not Path(path).is_file():
+        known = ", ".join(names) or "it has none"
+        raise WeightsError(
+            f"{path!r} is neither a file nor the name of weights of {of}. Names: {known}; "
+            'or the path of a .pth, .pt or .safetensors file, or "random".'
+        )
+    return Path(path)
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:

@@ -6,17 +6,16 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from mmsurv.errors import WeightsError
-from mmsurv_extract import weights_file
-from mmsurv_extract.architectures import Architecture, build_architecture, same_size
+from mmsurv_extract.architectures import Architecture
+from mmsurv_extract.torchvision_models import build_architecture, same_size
 from mmsurv_extract.weights import load_weights, weights_digest
-from mmsurv_extract.weights_file import named_weights_file, read_state_dict
+from mmsurv_extract.weights_file import cached_file, read_state_dict
 
 State = dict[str, torch.Tensor]
 
@@ -200,7 +199,7 @@ def test_a_deeper_network_of_the_same_family_is_refused() -> None:
 def test_the_architecture_a_full_file_belongs_to_is_suggested(squeezenet: Architecture, state: State) -> None:
     state |= {"classifier.1.weight": torch.zeros(1000, 512, 1, 1), "classifier.1.bias": torch.zeros(1000)}
     with pytest.raises(WeightsError, match="exactly as many parameters as squeezenet1_1"):
-        load_weights(build_architecture("resnet18"), state, source="file")
+        load_weights(build_architecture("resnet18"), state, source="file", resembles=same_size)
     assert same_size(11_689_512) == ["resnet18"]
 
 
@@ -233,17 +232,15 @@ def test_the_digest_does_not_depend_on_how_a_tensor_lies_in_memory() -> None:
     assert weights_digest({"w": filters.to(memory_format=torch.channels_last)}) == weights_digest({"w": filters})
 
 
-# torchvision's named weights
+# Files that libraries name by URL
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State) -> Path:
-    """A hub cache, the file that squeezenet1_1's weights name, and an index that gives its digest."""
+    """Where an empty hub cache will have a file that is served, under a name that gives its digest."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     original = _saved(state, tmp_path / "original")
     digest = hashlib.sha256(original.read_bytes()).hexdigest()
-    entry = SimpleNamespace(url=f"https://example.org/models/squeezenet1_1-{digest[:8]}.pth")
-    monkeypatch.setattr(weights_file, "weights_names", lambda name: {"IMAGENET1K_V1": entry})
     monkeypatch.setattr(
         torch.hub,
         "download_url_to_file",
@@ -252,17 +249,21 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State) -> Path:
     return tmp_path / "hub" / "checkpoints" / f"squeezenet1_1-{digest[:8]}.pth"
 
 
+def _fetched(hub: Path, *, allow_download: bool) -> Path:
+    return cached_file(f"https://example.org/models/{hub.name}", what="weights V1", allow_download=allow_download)
+
+
 def test_named_weights_are_not_downloaded_unless_allowed(hub: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"(?s)not on this machine: expected .*checkpoints.*--download.*example\.org"
+        WeightsError, match=r"(?s)weights V1 are not on this machine: expected .*checkpoints.*--download.*example\.org"
     ):
-        named_weights_file("squeezenet1_1", "IMAGENET1K_V1", allow_download=False)
+        _fetched(hub, allow_download=False)
     assert not hub.exists()
 
 
 def test_named_weights_once_downloaded_are_used_without_asking(hub: Path) -> None:
-    assert named_weights_file("squeezenet1_1", "IMAGENET1K_V1", allow_download=True) == hub
-    assert named_weights_file("squeezenet1_1", "IMAGENET1K_V1", allow_download=False) == hub
+    assert _fetched(hub, allow_download=True) == hub
+    assert _fetched(hub, allow_download=False) == hub
     assert read_state_dict(hub)
 
 
@@ -270,7 +271,7 @@ def test_a_damaged_file_in_the_cache_is_refused(hub: Path) -> None:
     hub.parent.mkdir(parents=True)
     hub.write_bytes(b"half a file")
     with pytest.raises(WeightsError, match=r"SHA-256 .* does not begin with .* Delete it"):
-        named_weights_file("squeezenet1_1", "IMAGENET1K_V1", allow_download=True)
+        _fetched(hub, allow_download=True)
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("invalid hash value")])
@@ -280,7 +281,7 @@ def test_a_failed_download_says_what_to_do(hub: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(WeightsError, match=rf"the download failed \({error}\)\. Try again, or put the file at"):
-        named_weights_file("squeezenet1_1", "IMAGENET1K_V1", allow_download=True)
+        _fetched(hub, allow_download=True)
 
 
 # Real files
