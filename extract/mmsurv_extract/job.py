@@ -6,8 +6,9 @@ Owns these types only; the work is in ``run``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from mmsurv_extract.resolution import MppOptions
 
 SLIDE_ERRORS = (MmsurvError, OSError, ValueError, MemoryError)
 """What may go wrong with one slide without stopping the others. Anything else is a fault of ours and is shown."""
+
+
+K = TypeVar("K")
 
 
 class TileEncoder(Protocol):
@@ -34,6 +38,9 @@ class TileEncoder(Protocol):
 
     def __call__(self, tiles: np.ndarray, /) -> np.ndarray:
         """(B, px, px, 3) uint8 to (B, D) float32."""
+
+    def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]], /) -> Iterator[tuple[K, np.ndarray]]:
+        """The same of many batches, in their order, each with what came with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -226,7 +226,7 @@ class _Job:
         self.progress.begin(prepared.slide_id, n_wanted(tiles.max_tiles, prepared.n_tissue_tiles) - len(before.kept))
         with work.reader as reader:
             drawn = draw(
-                reader, self.encoder, prepared.coords, tiles.max_tiles,
+                reader, self.encoder.encode_stream, prepared.coords, tiles.max_tiles,
                 before=before, batch_size=self.options.batch_size, path=prepared.identity.source.path, stop=self.stop,
                 on_tiles=self.progress.advance,
             )  # fmt: skip

@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from mmsurv.store import FeatureStore, create_store
 from mmsurv_extract.discover import find_slides
-from mmsurv_extract.job import JobOptions, JobSummary, TileEncoder
+from mmsurv_extract.job import JobOptions, JobSummary, K, TileEncoder
 from mmsurv_extract.mask import MaskSettings
 from mmsurv_extract.progress import Progress
 from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
@@ -53,6 +53,10 @@ class MeanColour:
         self.n_batches += 1
         flat = tiles.reshape(len(tiles), -1, 3).astype(np.float32)
         return np.concatenate([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+
+    def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
+        for key, tiles in batches:
+            yield key, self(tiles)
 
 
 def see_through_store(path: Path, recipe: ExtractRecipe = RECIPE, *, backend: str = "hdf5") -> FeatureStore:

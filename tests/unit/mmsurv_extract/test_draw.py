@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmsurv.errors import NoTissueError, UnreadableSlideError
 from mmsurv.store.record import NEAR_WHITE, OUT_OF_FOCUS, UNREADABLE
-from mmsurv_extract.draw import Draw, draw, nothing_drawn
+from mmsurv_extract.draw import Batches, Draw, draw, nothing_drawn
 from mmsurv_extract.reader import Batch
 from mmsurv_extract.stop import JobStopped
 
@@ -45,8 +45,13 @@ class Pretender:
             yield Batch(some, tiles)
 
 
-def encode(tiles: np.ndarray) -> np.ndarray:
-    return np.repeat(tiles[:, 0, 0, :1].astype(np.float32), 4, axis=1)
+def encode(batches: Batches) -> Batches:
+    """One batch late, as a GPU gives them."""
+    flying: list[tuple[np.ndarray, np.ndarray]] = []
+    for rows, tiles in batches:
+        yield from flying
+        flying = [(rows, np.repeat(tiles[:, 0, 0, :1].astype(np.float32), 4, axis=1))]
+    yield from flying
 
 
 def drawn(
