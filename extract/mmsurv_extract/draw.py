@@ -8,7 +8,7 @@ from a smaller draw gives what the larger one gives at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from mmsurv_extract.stop import stop_if_set
 
 MAX_UNREADABLE = 0.5
 """A slide has failed when more than this share of the tiles drawn cannot be read."""
+
+
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class Draw:
 
     def then(self, other: Draw) -> Draw:
         """This draw and one that went on where it ended."""
+        if not self.n_drawn:
+            return other  # as it is: the features of a slide are large
         return Draw(
             kept=np.concatenate([self.kept, other.kept]),
             features=np.concatenate([self.features.astype(np.float32), other.features]),
@@ -68,7 +73,7 @@ def n_wanted(max_tiles: int, n_tissue_tiles: int) -> int:
 
 def draw(
     reader: TileReader,
-    stream: Callable[[Iterable[tuple[np.ndarray, np.ndarray]]], Iterator[tuple[np.ndarray, np.ndarray]]],
+    encode: Callable[[Batches], Batches],
     coords: np.ndarray,
     wanted: int,
     *,
@@ -82,7 +87,7 @@ def draw(
 
     Args:
         reader: of the slide.
-        stream: pairs of rows (B,) and tiles (B, px, px, 3) uint8 to pairs of the rows and features (B, D) float32.
+        encode: batches of rows and tiles (B, px, px, 3) uint8 to the same rows and features (B, D) float32, in order.
         coords: (T, 2) level-0 (x, y) of the slide's tissue tiles in rank order.
         wanted: tiles to keep, N; 0 means all that can be.
         before: what was drawn already.
@@ -105,15 +110,17 @@ def draw(
         rows = np.arange(drawn.n_drawn, min(drawn.n_drawn + target - len(drawn.kept), len(coords)))
         features = np.zeros((len(rows), before.features.shape[1]), np.float32)
         kept = np.zeros(len(rows), bool)
-        batches = reader.batches(coords[rows], batch_size=batch_size, stop=stop)
-        for places, encoded in stream((batch.rows, batch.tiles) for batch in batches):
+        batches = (
+            (batch.rows, batch.tiles) for batch in reader.batches(coords[rows], batch_size=batch_size, stop=stop)
+        )
+        for some, found in encode(batches):
             stop_if_set(stop)
-            features[places] = encoded
-            kept[places] = True
-            on_tiles(len(places))
+            features[some] = found
+            kept[some] = True
+            on_tiles(len(some))
         stop_if_set(stop)
         reasons = np.array([reader.rejected[row] for row in np.flatnonzero(~kept).tolist()], np.uint8)
-        drawn = drawn.then(Draw(kept=rows[kept], features=features[kept], rejected=rows[~kept], reasons=reasons))
+        drawn = drawn.then(Draw(kept=rows[kept], features=_rows(features, kept), rejected=rows[~kept], reasons=reasons))
         _require_readable(drawn, path, reader.last_error)
     if not len(drawn.kept):
         raise NoTissueError(
@@ -121,6 +128,10 @@ def draw(
             "loosen the limits of [quality] in the recipe."
         )
     return drawn
+
+
+def _rows(features: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    return features if kept.all() else features[kept]
 
 
 def _require_readable(drawn: Draw, path: Path, last_error: UnreadableSlideError | None) -> None:
