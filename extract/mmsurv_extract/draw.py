@@ -8,7 +8,7 @@ from a smaller draw gives what the larger one gives at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,6 @@ from mmsurv_extract.stop import stop_if_set
 
 MAX_UNREADABLE = 0.5
 """A slide has failed when more than this share of the tiles drawn cannot be read."""
-
-
-Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +68,7 @@ def n_wanted(max_tiles: int, n_tissue_tiles: int) -> int:
 
 def draw(
     reader: TileReader,
-    encode: Callable[[Batches], Batches],
+    stream: Callable[[Iterable[tuple[np.ndarray, np.ndarray]]], Iterator[tuple[np.ndarray, np.ndarray]]],
     coords: np.ndarray,
     wanted: int,
     *,
@@ -85,7 +82,7 @@ def draw(
 
     Args:
         reader: of the slide.
-        encode: batches of rows and tiles (B, px, px, 3) uint8 to the same rows and features (B, D) float32, in order.
+        stream: pairs of rows (B,) and tiles (B, px, px, 3) uint8 to pairs of the rows and features (B, D) float32.
         coords: (T, 2) level-0 (x, y) of the slide's tissue tiles in rank order.
         wanted: tiles to keep, N; 0 means all that can be.
         before: what was drawn already.
@@ -108,14 +105,12 @@ def draw(
         rows = np.arange(drawn.n_drawn, min(drawn.n_drawn + target - len(drawn.kept), len(coords)))
         features = np.zeros((len(rows), before.features.shape[1]), np.float32)
         kept = np.zeros(len(rows), bool)
-        batches = (
-            (batch.rows, batch.tiles) for batch in reader.batches(coords[rows], batch_size=batch_size, stop=stop)
-        )
-        for some, found in encode(batches):
+        batches = reader.batches(coords[rows], batch_size=batch_size, stop=stop)
+        for places, encoded in stream((batch.rows, batch.tiles) for batch in batches):
             stop_if_set(stop)
-            features[some] = found
-            kept[some] = True
-            on_tiles(len(some))
+            features[places] = encoded
+            kept[places] = True
+            on_tiles(len(places))
         stop_if_set(stop)
         reasons = np.array([reader.rejected[row] for row in np.flatnonzero(~kept).tolist()], np.uint8)
         drawn = drawn.then(Draw(kept=rows[kept], features=features[kept], rejected=rows[~kept], reasons=reasons))

@@ -15,11 +15,10 @@ import numpy as np
 from mmsurv.errors import MmsurvError
 from mmsurv_extract.resolution import MppOptions
 
+K = TypeVar("K")
+
 SLIDE_ERRORS = (MmsurvError, OSError, ValueError, MemoryError)
 """What may go wrong with one slide without stopping the others. Anything else is a fault of ours and is shown."""
-
-
-K = TypeVar("K")
 
 
 class TileEncoder(Protocol):
@@ -40,7 +39,7 @@ class TileEncoder(Protocol):
         """(B, px, px, 3) uint8 to (B, D) float32."""
 
     def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]], /) -> Iterator[tuple[K, np.ndarray]]:
-        """The same of many batches, in their order, each with what came with it."""
+        """Pairs of anything and tiles to pairs of the same and features, in order, with work overlapped."""
 
 
 @dataclass(frozen=True, kw_only=True)

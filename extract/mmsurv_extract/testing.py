@@ -14,19 +14,21 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mmsurv.store import FeatureStore, create_store
 from mmsurv_extract.discover import find_slides
-from mmsurv_extract.job import JobOptions, JobSummary, K, TileEncoder
+from mmsurv_extract.job import JobOptions, JobSummary, TileEncoder
 from mmsurv_extract.mask import MaskSettings
 from mmsurv_extract.progress import Progress
 from mmsurv_extract.recipe import ExtractRecipe, TileSettings, fingerprint_table
 from mmsurv_extract.resolution import MppOptions
 from mmsurv_extract.run import run_job
 from mmsurv_extract.stop import StopOnSignal
+
+K = TypeVar("K")
 
 RECIPE = ExtractRecipe(tiles=TileSettings(px=32, mpp=0.5), mask=MaskSettings(mpp=4))
 """Small tiles and a fine mask, for small slides."""
@@ -55,8 +57,7 @@ class MeanColour:
         return np.concatenate([flat.mean(axis=1), flat.std(axis=1)], axis=1)
 
     def encode_stream(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
-        for key, tiles in batches:
-            yield key, self(tiles)
+        return ((key, self(tiles)) for key, tiles in batches)
 
 
 def see_through_store(path: Path, recipe: ExtractRecipe = RECIPE, *, backend: str = "hdf5") -> FeatureStore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmsurv.errors import NoTissueError, UnreadableSlideError
 from mmsurv.store.record import NEAR_WHITE, OUT_OF_FOCUS, UNREADABLE
-from mmsurv_extract.draw import Batches, Draw, draw, nothing_drawn
+from mmsurv_extract.draw import Draw, draw, nothing_drawn
 from mmsurv_extract.reader import Batch
 from mmsurv_extract.stop import JobStopped
 
@@ -45,7 +45,7 @@ class Pretender:
             yield Batch(some, tiles)
 
 
-def encode(batches: Batches) -> Batches:
+def stream(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One batch late, as a GPU gives them."""
     flying: list[tuple[np.ndarray, np.ndarray]] = []
     for rows, tiles in batches:
@@ -66,7 +66,7 @@ def drawn(
         "on_tiles": lambda count: None,
         **over,
     }
-    return draw(reader or Pretender(fates), encode, coords, wanted, **arguments)  # type: ignore[arg-type]
+    return draw(reader or Pretender(fates), stream, coords, wanted, **arguments)  # type: ignore[arg-type]
 
 
 def test_rejected_tiles_are_made_good_by_the_next_in_rank_order() -> None:
