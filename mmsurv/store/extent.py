@@ -10,6 +10,9 @@ import numpy as np
 
 from mmsurv.errors import CorruptRecordError
 
+LARGE, PAGE = 1 << 16, 4096
+"""Features of so many bytes begin at a multiple of a page, which is written and mapped faster."""
+
 
 @dataclass(frozen=True)
 class Extent:

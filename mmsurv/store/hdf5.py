@@ -19,7 +19,7 @@ import numpy as np
 from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
-from mmsurv.store.extent import Extent
+from mmsurv.store.extent import LARGE, PAGE, Extent
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 from mmsurv.store.sink import Sink
 
@@ -31,14 +31,16 @@ class Hdf5Store(FeatureStore):
     suffix = ".h5"
 
     def write_file(self, path: Path, record: SlideRecord) -> None:
-        with Sink(path) as sink, h5py.File(sink, "w", libver=("v110", "v110")) as file:
+        aligned = {"alignment_threshold": LARGE, "alignment_interval": PAGE}
+        with Sink(path) as sink, h5py.File(sink, "w", libver=("v110", "v110"), **aligned) as file:
             _write_attributes(file, record.attributes)
             for name, array in to_arrays(record).items():
                 if name == "mask":
                     file.create_dataset(name, data=array, compression="gzip")
-                else:
-                    _write_contiguous(file, name, array)
-            _write_attributes(file["coords"], record.coords_attributes)
+                    continue
+                dataset = _write_contiguous(file, name, array)
+                if name == "coords":
+                    _write_attributes(dataset, record.coords_attributes)
 
     def read_file(self, path: Path) -> SlideRecord:
         with _record(path) as file:
@@ -66,7 +68,7 @@ class Hdf5Store(FeatureStore):
             return _read(file["features"], rows)
 
 
-def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> None:
+def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> h5py.Dataset:
     """A contiguous, uncompressed dataset; by h5py's low-level calls, which cost half of ``create_dataset``."""
     space = h5py.h5s.create_simple(array.shape)
     if is_bfloat16(array.dtype):
@@ -77,6 +79,7 @@ def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> None:
     timeless.set_obj_track_times(False)  # the same record is the same bytes, whenever it is written
     dataset = h5py.h5d.create(file.id, name.encode(), kind, space, timeless)
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array, mtype=kind)
+    return h5py.Dataset(dataset)
 
 
 def _bfloat16() -> h5py.h5t.TypeFloatID:

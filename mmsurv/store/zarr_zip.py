@@ -26,14 +26,14 @@ from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.provenance import canonical_json
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
-from mmsurv.store.extent import Extent
+from mmsurv.store.extent import LARGE, PAGE, Extent
 from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 
 METADATA = "zarr.json"
 DTYPE = "dtype"
 """Attribute that says what the bits of a uint16 array are. Few Zarr libraries know bfloat16; all know uint16."""
 ALIGNMENT = 64
-"""Features begin at a multiple of so many bytes, as mapped arrays should."""
+"""What is smaller than a page begins at a multiple of so many bytes, as mapped arrays should."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PADDING_ID = 0xD935
@@ -127,12 +127,12 @@ def _encode(array: np.ndarray, *, compressed: bool) -> memoryview | bytes:
 
 
 def _add(file: zipfile.ZipFile, name: str, content: memoryview | bytes) -> None:
-    """Add an entry whose bytes depend on its content only; its data begins at a multiple of ``ALIGNMENT``."""
+    """Add an entry whose bytes depend on its content only; its data is aligned."""
     info = zipfile.ZipInfo(name, _EPOCH)
     info.external_attr = 0o644 << 16
     large = 20 if len(content) * 1.05 > zipfile.ZIP64_LIMIT else 0  # zipfile then puts a field before ours
     header = file.start_dir + 30 + len(name) + large + 4
-    padding = -header % ALIGNMENT
+    padding = -header % (PAGE if len(content) >= LARGE else ALIGNMENT)
     info.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
     file.writestr(info, content)
 

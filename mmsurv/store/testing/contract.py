@@ -75,6 +75,14 @@ class StoreContract(DamageContract):
         mapped = np.memmap(extent.path, extent.dtype, "r", extent.offset, extent.shape)
         np.testing.assert_array_equal(mapped, record.features)
 
+    def test_features_of_many_pages_begin_at_a_page(self, store: FeatureStore) -> None:
+        store.write(make_record(tiles=9000))
+        extent = store.extent("slide-1")
+        if extent is None:
+            pytest.skip("this backend does not lay features out as plain bytes")
+        assert extent.offset % 4096 == 0
+        np.testing.assert_array_equal(store.features("slide-1"), make_record(tiles=9000).features)
+
     def test_the_first_record_stays(self, store: FeatureStore) -> None:
         assert store.write(make_record(seed=1))
         assert not store.write(make_record(seed=2))
