@@ -41,3 +41,10 @@ class Backend(ABC):
     @abstractmethod
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
         """Some rows of the features, in the store's dtype."""
+
+    def problems_for_others(self, path: Path, record: SlideRecord) -> list[str]:
+        """What another program would find different in a file that ``read_file`` read as this record.
+
+        For backends whose files are not read by the format's own library; ``mmsurv store verify`` asks.
+        """
+        return []

@@ -31,8 +31,8 @@ def examine(store: FeatureStore, slide_id: str) -> Findings:
     """Read one record, whatever was remembered of it, and check all of it.
 
     Problems: a checksum, the recipe, shapes and types, NaN and Inf, constant rows, coordinates that stand twice or
-    lie outside the slide, counts that disagree, codes that are none, the row order. Warnings: repeated rows, tiles off
-    the grid.
+    lie outside the slide, counts that disagree, codes that are none, the row order, and what the format's own library
+    reads otherwise. Warnings: repeated rows, tiles off the grid.
     """
     try:
         record = store.read(slide_id)
@@ -47,6 +47,7 @@ def examine(store: FeatureStore, slide_id: str) -> Findings:
         *_count_problems(record),
         *_code_problems(record),
         *_order_problems(record),
+        *store.problems_for_others(store.record_path(slide_id), record),
     ]
     return Findings(found, [*_duplicate_warnings(record), *_grid_warnings(record)])
 

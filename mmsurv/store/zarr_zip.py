@@ -3,7 +3,7 @@
 Owns the layout of one file. Every array is one uncompressed chunk (the mask is gzipped), so that features can be read
 at their offset in the zip, and mapped into memory. The few forms of metadata that occur are written and read here, by
 the Zarr 3 specification: zarr itself takes a hundred times as long to open a file, stamps the time into it, and need
-not be loaded to train. Any Zarr library opens the files (docs/format.md).
+not be loaded to train. Any Zarr library opens the files (docs/format.md); `mmsurv store verify` reads each by zarr too.
 """
 
 from __future__ import annotations
@@ -98,6 +98,24 @@ class ZarrStore(FeatureStore):
         with _reading(path) as file:
             return _read_array(file, "features", _metadata(file, f"features/{METADATA}"))[rows]
 
+    def problems_for_others(self, path: Path, record: SlideRecord) -> list[str]:
+        """Read by the zarr library, which knows nothing of how the file was written."""
+        import zarr
+        from zarr.storage import ZipStore
+
+        expected = to_arrays(record)
+        try:
+            with ZipStore(path, mode="r") as opened:
+                group = zarr.open_group(opened, mode="r")
+                found = {name: np.asarray(group[name][...]) for name in group.array_keys()}  # type: ignore[index]
+                attributes = dict(group.attrs)
+        except (OSError, LookupError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+            return [f"the zarr library cannot read it: {error}"]
+        differing = [name for name in sorted(expected.keys() | found.keys()) if not _same_bits(expected, found, name)]
+        if attributes != dict(record.attributes):
+            differing.append("attributes")
+        return [f"the zarr library reads other {name} than mmsurv does." for name in differing]
+
 
 def _array_metadata(array: np.ndarray, attributes: Mapping[str, Scalar], *, compressed: bool) -> dict[str, Any]:
     codecs = [_BYTES if array.dtype.itemsize > 1 else _BYTES_OF_ONE]
@@ -113,6 +131,13 @@ def _array_metadata(array: np.ndarray, attributes: Mapping[str, Scalar], *, comp
         "attributes": dict(attributes),
         "storage_transformers": [],
     }
+
+
+def _same_bits(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], name: str) -> bool:
+    """Whether both have the array, of the same shape and bytes; bfloat16 is found as its bits."""
+    if name not in expected or name not in found or expected[name].shape != found[name].shape:
+        return False
+    return np.ascontiguousarray(expected[name]).tobytes() == np.ascontiguousarray(found[name]).tobytes()
 
 
 def _chunk_key(name: str, ndim: int) -> str:

@@ -49,6 +49,32 @@ def test_plain_zarr_reads_bfloat16_as_its_bits_and_says_so(store: FeatureStore, 
     np.testing.assert_array_equal(values, make_record().features.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
+def test_verify_notices_what_zarr_reads_otherwise(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.verify("slide-1") == []
+    real = zarr.open_group
+
+    def other(*arguments: object, **options: object) -> object:
+        group = real(*arguments, **options)  # type: ignore[arg-type]
+        arrays = {name: group[name] for name in group.array_keys()}
+        arrays["coords"] = arrays["coords"][:] + 1
+        return _Group(arrays)
+
+    monkeypatch.setattr(zarr, "open_group", other)
+    assert store.verify("slide-1") == [
+        "the zarr library reads other coords than mmsurv does.",
+        "the zarr library reads other attributes than mmsurv does.",
+    ]
+
+
+class _Group(dict[str, object]):
+    """A Zarr group that is not what the file holds."""
+
+    attrs = {"mpp": 9}  # noqa: RUF012 - read only
+
+    def array_keys(self) -> list[str]:
+        return list(self)
+
+
 def test_the_zip_is_stored_and_its_features_are_aligned(store: FeatureStore) -> None:
     with zipfile.ZipFile(store.record_path("slide-1")) as file:
         assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
