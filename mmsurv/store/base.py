@@ -197,10 +197,14 @@ class FeatureStore(Backend):
         record = seal(record, self.manifest)
         final = self.record_path(record.slide_id)
         self._slides.mkdir(exist_ok=True)
-        while (published := self._try_to_publish(record, final, extend=extend)) is None:
-            pass
-        self.clear_failure(record.slide_id)
-        return published
+        for _ in range(ATTEMPTS):
+            if os.path.lexists(final) and not final.is_file():
+                raise StoreError(f"{final} is no file, so no record can be there. Move it away.")
+            published = self._try_to_publish(record, final, extend=extend)
+            if published is not None:
+                self.clear_failure(record.slide_id)
+                return published
+        raise self._restless(final)
 
     def _try_to_publish(self, record: SlideRecord, final: Path, *, extend: bool) -> bool | None:
         """Whether the record was published; None if another writer was faster and it is to be judged again."""

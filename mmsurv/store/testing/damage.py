@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from mmsurv.errors import CorruptRecordError
+from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store import FeatureStore, create_store, open_store
 from mmsurv.store import commit as commits
 from mmsurv.store.testing.records import RECIPE, make_record
@@ -100,6 +100,19 @@ class DamageContract:
         assert store.write(make_record())
         assert store.verify("slide-1") == []
         assert len(store.leftovers()) == 1, "the damaged file is kept aside"
+
+    @pytest.mark.parametrize("kind", ["folder", "dangling link"])
+    @pytest.mark.parametrize("extend", [False, True])
+    def test_what_is_no_file_at_a_records_place_is_named(self, store: FeatureStore, kind: str, extend: bool) -> None:
+        place = store.record_path("slide-1")
+        if kind == "folder":
+            place.mkdir(parents=True)
+        else:
+            place.symlink_to("nowhere")
+        with pytest.raises(StoreError, match=r"slide-1\..* is no file.*Move it away"):
+            store.write(make_record(), extend=extend)
+        assert os.path.lexists(place)
+        assert store.leftovers() == []
 
     def test_a_record_under_another_slides_name_is_refused(self, store: FeatureStore) -> None:
         store.write(make_record())
