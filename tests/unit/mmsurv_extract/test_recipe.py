@@ -49,6 +49,7 @@ def test_the_number_of_tiles_is_not_part_of_the_fingerprint() -> None:
         {"mask": MaskSettings(mpp=4)},
         {"mask": MaskSettings(max_saturation=40)},
         {"dtype": "float32"},
+        {"dtype": "bfloat16"},
         {"encoder": {**ENCODER, "weights_sha256": "cd" * 32}},
     ],
     ids=str,
