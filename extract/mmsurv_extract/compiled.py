@@ -1,9 +1,9 @@
 """``torch.compile`` for a frozen encoder.
 
 Owns the options it is compiled with and what is said where it cannot be. On the CPU the weights are frozen into the
-program (inductor's ``freezing``), which is made for batches of one size: the encoder cuts its batches into blocks and
-fills the last one up, so that a program is compiled once per tile size, whatever number of tiles comes. On CUDA the
-number of tiles is left open instead.
+program (inductor's ``freezing``), which is made for batches of one size: the encoder fills the last block of a batch
+up, so that a program is compiled once per tile size, whatever number of tiles comes. On CUDA the number of tiles is
+left open instead.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import torch
 from torch import nn
 
 from mmsurv.errors import EncoderError
-
-BLOCK = 16
-"""Tiles per run of a program compiled for the CPU. A larger one gains nothing there and wastes more of the last."""
 
 
 def compile_trunk(trunk: nn.Module, device: torch.device) -> nn.Module:

@@ -18,8 +18,8 @@ from torch import nn
 
 from mmsurv.errors import EncoderError
 from mmsurv_extract import stream
-from mmsurv_extract.architectures import FrozenModel
-from mmsurv_extract.compiled import BLOCK, compile_trunk
+from mmsurv_extract.architectures import COMMON_PX, FrozenModel
+from mmsurv_extract.compiled import compile_trunk
 from mmsurv_extract.devices import choose_device, precision
 from mmsurv_extract.encoder_settings import RANDOM, EncoderSettings
 from mmsurv_extract.fold import fold_batchnorm
@@ -148,12 +148,14 @@ class Encoder:
             ) from error
 
     def _features(self, tiles_BHW3: torch.Tensor) -> torch.Tensor:
-        """(B, D); in blocks of one size, the last filled up with black tiles, where a program wants that."""
-        if not self.settings.compile or self.device.type != "cpu":
+        """(B, D); on the CPU in blocks, the last one filled up with black tiles where a program wants one size."""
+        if self.device.type != "cpu":
             return self.trunk(self.normalised(tiles_BHW3))
+        n_block = tiles_per_block(*tiles_BHW3.shape[1:3])
         parts = []
-        for block in tiles_BHW3.split(BLOCK):
-            filled = nn.functional.pad(block, (0, 0) * 3 + (0, BLOCK - len(block)))
+        for block in tiles_BHW3.split(n_block):
+            n_added = n_block - len(block) if self.settings.compile else 0
+            filled = nn.functional.pad(block, (0, 0) * 3 + (0, n_added)) if n_added else block
             parts.append(self.trunk(self.normalised(filled))[: len(block)])
         return torch.cat(parts)
 
@@ -180,6 +182,15 @@ class Encoder:
                 f"{bad[0]} of the batch). Check the weights ({self.weights_description}), or use autocast none."
             )
         return features_BD
+
+
+def tiles_per_block(height: int, width: int) -> int:
+    """How many tiles of a batch go through a model on the CPU together: 8 of 224 px, or as many smaller ones.
+
+    The maps of so many stay in a processor's cache, and below the size from which memory is asked of the system anew
+    for every map. Where there are more threads than 8, each gets a tile.
+    """
+    return max(1, max(8, torch.get_num_threads()) * COMMON_PX**2 // (height * width))
 
 
 def build_encoder(settings: EncoderSettings, *, device: str = "cpu", allow_download: bool = False) -> Encoder:

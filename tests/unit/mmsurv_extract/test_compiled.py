@@ -10,8 +10,8 @@ from torch import nn
 
 from mmsurv.errors import EncoderError
 from mmsurv_extract.architectures import Architecture, FrozenModel, Preprocessing
-from mmsurv_extract.compiled import BLOCK, require_compiler
-from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder
+from mmsurv_extract.compiled import require_compiler
+from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder, tiles_per_block
 
 SETTINGS = EncoderSettings(name="tiny", weights="random")
 
@@ -53,7 +53,8 @@ def test_a_compiled_encoder_gives_the_same_features_from_one_program_for_any_num
 
     compiled(_tiles(1))
     programs = counters["stats"]["unique_graphs"]
-    for n in (BLOCK, 2 * BLOCK + 5, 3, BLOCK + 1):
+    block = tiles_per_block(32, 32)
+    for n in (block, 2 * block + 5, 3, block + 1):
         expected = eager(_tiles(n))
         found = compiled(_tiles(n))
         assert found.shape == (n, 8)

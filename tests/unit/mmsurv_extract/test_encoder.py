@@ -14,7 +14,7 @@ from torch import nn
 
 from mmsurv.errors import ConfigError, EncoderError, WeightsError
 from mmsurv_extract import _torchvision
-from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder, encoder_names
+from mmsurv_extract.encoder import Encoder, EncoderSettings, build_encoder, encoder_names, tiles_per_block
 from mmsurv_extract.fold import fold_batchnorm
 from mmsurv_extract.torchvision_models import build_architecture, preprocessing
 
@@ -41,6 +41,22 @@ def test_a_tiles_features_do_not_depend_on_its_batch(encoder: Encoder) -> None:
     tiles = _tiles(7)
     one_by_one = np.concatenate([encoder(tile[None]) for tile in tiles])
     assert _relative(encoder(tiles), one_by_one) < 1e-5
+
+
+def test_a_batch_larger_than_a_block_on_the_cpu_gives_the_features_of_its_blocks(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = _tiles(7)
+    whole = encoder(tiles)
+    monkeypatch.setattr("mmsurv_extract.encoder.tiles_per_block", lambda height, width: 3)
+    assert _relative(encoder(tiles), whole) < 1e-5
+    assert encoder(tiles).tobytes() == np.concatenate([encoder(tiles[i : i + 3]) for i in (0, 3, 6)]).tobytes()
+
+
+def test_blocks_hold_as_many_pixels_whatever_the_size_of_tiles() -> None:
+    assert tiles_per_block(224, 224) >= 8
+    assert tiles_per_block(112, 112) == 4 * tiles_per_block(224, 224)
+    assert tiles_per_block(4096, 4096) == 1
 
 
 def test_the_same_batch_gives_the_same_bytes(encoder: Encoder) -> None:

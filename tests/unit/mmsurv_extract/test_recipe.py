@@ -55,6 +55,7 @@ def test_the_number_of_tiles_is_not_part_of_the_fingerprint() -> None:
         {"quality": QualitySettings(min_sharpness=0.1)},
         {"quality": QualitySettings(white=False)},
         {"dtype": "float32"},
+        {"dtype": "bfloat16"},
         {"encoder": {**ENCODER, "weights_sha256": "cd" * 32}},
     ],
     ids=str,
