@@ -4,8 +4,8 @@
 
 All sides turn the same uint8 tiles into float32 features with the same (random) weights, the same threads and
 inference mode. Theirs is torchvision's model as it comes: NCHW, batch normalisation as layers, the usual
-``(x / 255 - mean) / std``, and the whole batch at once; ``theirs in blocks`` gets the batch cut as ours cuts it. Ours is
-the encoder without a compiler and, where a C++ compiler works (or --compile demands it), with ``compile = true``. A
+``(x / 255 - mean) / std``, and the whole batch at once; ``theirs in blocks`` gets the batch cut as ours cuts it. Ours
+is the encoder without a compiler and, where a C++ compiler works (or --compile demands it), with ``compile = true``. A
 float32 matrix product of 2048 × 2048 takes its turn beside them: what the processor can do at best. The sides take
 turns and the medians are compared.
 

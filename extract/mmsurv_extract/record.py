@@ -20,7 +20,7 @@ from mmsurv_extract.recipe import ExtractRecipe
 
 LIBRARIES = (
     "mmsurv", "numpy", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "pillow", "tifffile",
-    "imagecodecs", "scikit-image", "h5py", "zarr",
+    "imagecodecs", "simplejpeg", "scikit-image", "h5py", "zarr",
 )  # fmt: skip
 """What a feature passes through on its way into the record."""
 

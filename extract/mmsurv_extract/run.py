@@ -35,6 +35,7 @@ from mmsurv_extract.resume import has_too_few, held_draw, require_same_slide
 from mmsurv_extract.share import Patience, Share, job_settings
 from mmsurv_extract.slide import open_slide
 from mmsurv_extract.stop import JobStopped
+from mmsurv_extract.unchanged import Unchanged
 
 
 def probe_encoder(encoder: TileEncoder, recipe: ExtractRecipe) -> None:
@@ -91,6 +92,7 @@ class _Work:
     prepared: PreparedSlide
     reader: TileReader
     """Open."""
+    unchanged: Unchanged
     held: tuple[SlideRecord, Draw] | None
     """The record to extend."""
 
@@ -153,6 +155,7 @@ class _Job:
         failure = self.share.failed_elsewhere(source)
         if failure is not None:
             return failure
+        unchanged = Unchanged(source)
         with open_slide(source) as slide:
             identity = identify(slide, self.options.mpp)
             standing = self._standing(identity)
@@ -164,7 +167,7 @@ class _Job:
             source, prepared.geometry, tile_px=self.recipe.tiles.px, workers=self.options.workers,
             inspect=inspector(self.recipe.quality, self.recipe.tiles.mpp), sample=prepared.coords,
         )  # fmt: skip
-        return _Work(prepared, reader, held)
+        return _Work(prepared, reader, unchanged, held)
 
     def _standing(self, identity: Identity) -> _InStore | _Elsewhere | None:
         """What the slide's record means for this job; None if there is work to do, which is then ours."""
@@ -231,6 +234,7 @@ class _Job:
                 on_tiles=self.progress.advance,
             )  # fmt: skip
             name = reader.name
+        work.unchanged.require()
         device = str(self.encoder.device).partition(":")[0]
         return make_record(prepared, drawn, self.recipe, reader=name, device=device, extended=extended), drawn
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
+import tifffile
 
 from mmsurv.demo.tissue import write_slide
 from mmsurv.store.record import UNREADABLE
@@ -139,6 +140,33 @@ def test_an_unreadable_tile_is_left_out_with_its_reason(
     assert set(tiles) == set(whole) - lost
     for row in tiles:
         np.testing.assert_array_equal(tiles[row], whole[row])
+
+
+@pytest.mark.parametrize("damage", ["ends early", "zeros", "noise", "a few bits"])
+def test_damage_within_a_jpeg_stream_is_seen_and_never_filled_with_grey(make: Make, path: Path, damage: str) -> None:
+    """Where libjpeg could go on with a warning, filling up with one colour, no reader may."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        begin, size = page.dataoffsets[3], page.databytecounts[3]
+    with path.open("r+b") as file:
+        file.seek(begin + size // 3)
+        rest = size - size // 3
+        file.write(
+            {
+                "ends early": b"\xff\xd9" + bytes(rest - 2),
+                "zeros": bytes(rest),
+                "noise": np.random.default_rng(0).integers(0, 255, rest, dtype=np.uint8).tobytes(),
+                "a few bits": b"\xff\xff\xff",
+            }[damage]
+        )
+    coords = tile_positions(WIDTH, HEIGHT, PX)
+    lost = {row for row, (x, y) in enumerate(coords.tolist()) if x >= 256 and 256 <= y < 512}
+    reader = make(path)
+    if isinstance(reader, RegionReader) and damage in ("zeros", "noise"):
+        lost = set()  # OpenSlide does not look beyond the last row, and takes any bits for a picture until then
+    tiles, _ = collect(reader, coords)
+    assert reader.rejected == dict.fromkeys(lost, UNREADABLE)
+    assert set(tiles) == set(range(len(coords))) - lost
 
 
 def test_a_tile_that_does_not_pass_inspection_is_left_out_with_the_reason_given(make: Make, path: Path) -> None:

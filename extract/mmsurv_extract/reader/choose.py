@@ -82,8 +82,12 @@ def _direct(
             background=slide.background,
             **options,
         )
-        places = np.linspace(0, len(sample) - 1, COMPARED).astype(int)
-        difference = greatest_difference(reader, slide, geometry, sample[np.unique(places)])
+        try:
+            places = np.linspace(0, len(sample) - 1, COMPARED).astype(int)
+            difference = greatest_difference(reader, slide, geometry, sample[np.unique(places)])
+        except BaseException:
+            reader.close()
+            raise
         if difference is not None and difference <= TOLERANCE[level.codec]:
             return reader
     reader.close()

@@ -1,7 +1,7 @@
 """The tiles of a TIFF file, decoded to RGB.
 
-Owns which compressions and colour spaces are understood, and their decoding by imagecodecs. Whatever is not listed
-here is left to the slide library.
+Owns which compressions and colour spaces are understood, and their decoding by simplejpeg (libjpeg-turbo, strict about
+damage) and imagecodecs. Whatever is not listed here is left to the slide library.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Decode = Callable[[bytes], np.ndarray]
 
 _NONE, _JPEG, _LZW, _DEFLATE, _ADOBE_DEFLATE, _APERIO_YCBCR, _APERIO_RGB = 1, 7, 5, 32946, 8, 33003, 33005
 _RGB, _YCBCR = 2, 6
+_SOI = b"\xff\xd8"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""The marker that says how colours are coded, but for its last byte: 0 RGB, 1 YCbCr."""
 
 
 def decoder(page: tifffile.TiffPage) -> tuple[str, Decode] | None:
@@ -42,12 +45,19 @@ def decoder(page: tifffile.TiffPage) -> tuple[str, Decode] | None:
 
 
 def _jpeg(page: tifffile.TiffPage) -> Decode:
-    from imagecodecs import jpeg8_decode
+    from simplejpeg import decode_jpeg
 
-    # The file says what the numbers are; what the JPEG stream says of itself is not believed, as Aperio's are mute.
-    space = "RGB" if page.photometric == _RGB else "YCBCR"
-    tables = page.jpegtables
-    return lambda data: jpeg8_decode(data, tables=tables, colorspace=space, outcolorspace="RGB")
+    # A file tile lacks the tables, which the page has once, and often a word on its colours, which the page's tag says.
+    colours = _ADOBE + bytes([0 if page.photometric == _RGB else 1])
+    head = _SOI + colours + (page.jpegtables or b"")[2:-2]
+
+    def decode(data: bytes) -> np.ndarray:
+        if not data.startswith(_SOI):
+            raise ValueError("it is no JPEG stream")
+        # strict: libjpeg fills what is missing with grey and only warns; the slide library takes that for an error too.
+        return decode_jpeg(head + data[2:], colorspace="RGB", strict=True)
+
+    return decode
 
 
 def _jpeg2000(data: bytes) -> np.ndarray:

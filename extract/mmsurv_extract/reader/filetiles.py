@@ -175,6 +175,8 @@ class _Cache:
 
 def _versions() -> str:
     import imagecodecs
+    import simplejpeg
     import tifffile
 
-    return f"tifffile {tifffile.__version__} + imagecodecs {imagecodecs.__version__}"
+    names = (tifffile, simplejpeg, imagecodecs)
+    return " + ".join(f"{module.__name__} {module.__version__}" for module in names)

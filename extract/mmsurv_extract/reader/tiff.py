@@ -117,5 +117,7 @@ def _of_page(path: Path, page: tifffile.TiffPage) -> TiffLevel | None:
     )
     rows = -(-level.height // level.tile_height)
     # A file tile of no bytes is a hole, which slide libraries fill in ways of their own.
+    ends = level.offsets + level.sizes
     whole = len(level.offsets) == len(level.sizes) == level.columns * rows and (level.sizes > 0).all()
-    return level if whole else None
+    # A damaged size must not be believed: so much memory would be asked for. A file cut short is another matter.
+    return level if whole and level.sizes.max() <= path.stat().st_size and (ends > level.offsets).all() else None

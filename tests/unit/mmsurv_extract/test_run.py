@@ -15,6 +15,7 @@ import pytest
 from mmsurv.errors import RecipeMismatchError, StoreError
 from mmsurv.store import FeatureStore, rank_order
 from mmsurv.store.record import NEAR_WHITE
+from mmsurv_extract import run
 from mmsurv_extract.job import JobOptions, JobSummary
 from mmsurv_extract.quality import QualitySettings
 from mmsurv_extract.recipe import ExtractRecipe
@@ -273,6 +274,33 @@ def test_a_slide_is_committed_while_the_next_one_is_encoded(
 
     monkeypatch.setattr(FeatureStore, "write", waits)
     assert job.run(encoder=Tells(), batch_size=16).done == ["0", "1"]
+
+
+@pytest.mark.parametrize("moment", ["before the first tile", "after some tiles"])
+def test_a_slide_replaced_while_it_is_read_is_not_recorded_under_the_old_digest(
+    job: Job, make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path, other = make_slide("slides/a.tiff"), make_slide("other.tiff", seed=7, height=704)
+    make_slide("slides/b.tiff", seed=1)
+
+    def swap() -> None:
+        if other.exists():
+            other.replace(path)
+
+    class Swaps(MeanColour):
+        def __call__(self, tiles: np.ndarray) -> np.ndarray:
+            swap()
+            return super().__call__(tiles)
+
+    real = run.open_reader
+    if moment == "before the first tile":
+        monkeypatch.setattr(run, "open_reader", lambda *a, **o: (swap(), real(*a, **o))[1])
+    summary = job.run(encoder=Swaps() if moment == "after some tiles" else None)
+    assert summary.done == ["b"]
+    (failed,) = summary.failed
+    assert "a.tiff: it was changed while it was read" in failed.message
+    assert "the same command again" in failed.message
+    assert sorted(job.run().done) == ["a"]
 
 
 def test_a_full_disk_stops_the_job_and_says_how_to_go_on(
