@@ -30,7 +30,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import openslide
 import tifffile
@@ -42,6 +41,7 @@ from mmsurv.store import rank_order
 from mmsurv_extract.discover import SlideSource
 from mmsurv_extract.grid import Geometry, tile_geometry, tile_positions
 from mmsurv_extract.reader import open_reader
+from mmsurv_extract.reader.codec import decoder
 from mmsurv_extract.tile import resample
 
 TARGETS = {"ratio": 6.0, "sample_ratio": 3.0, "decode_share": 0.5}
@@ -134,10 +134,12 @@ def loop(case: Case, coords: np.ndarray, threads: int) -> None:
 
 
 def decode(case: Case, threads: int) -> int:
-    """Decode the file tiles that the tiles touch; how many there are."""
+    """Decode the file tiles that the tiles touch, as our reader does; how many there are."""
     with tifffile.TiffFile(case.path) as file:
         page = file.pages[0]
-        offsets, sizes, tables, columns = page.dataoffsets, page.databytecounts, page.jpegtables, page.chunked[1]
+        offsets, sizes, columns = page.dataoffsets, page.databytecounts, page.chunked[1]
+        found = decoder(page)
+    assert found is not None
     side = int(case.geometry.side_level0)
     first, last = case.coords // FILE_TILE, (case.coords + side - 1) // FILE_TILE
     touched = sorted(
@@ -152,8 +154,7 @@ def decode(case: Case, threads: int) -> int:
 
     def read(part: list[int]) -> None:
         for index in part:
-            data = os.pread(descriptor, sizes[index], offsets[index])
-            imagecodecs.jpeg8_decode(data, tables=tables, colorspace="YCBCR", outcolorspace="RGB")
+            found[1](os.pread(descriptor, sizes[index], offsets[index]))
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(read, [touched[i::threads] for i in range(threads)]))
@@ -226,7 +227,7 @@ def main() -> None:
         "threads": given.threads,
         "rounds": given.rounds,
         "cpu": cpu_name(),
-        "versions": provenance.versions(["openslide-python", "openslide-bin", "tifffile", "imagecodecs", "pillow"]),
+        "versions": provenance.versions(["openslide-python", "openslide-bin", "tifffile", "simplejpeg", "pillow"]),
     }
     print(json.dumps(result))
 
