@@ -102,26 +102,31 @@ def retry_tasks(
         mpp: resolution options for all; None for those each slide was tried with.
 
     Returns:
-        The jobs, slides of the same options in one; and the slides whose source is not there any more.
+        The jobs, slides of the same options in one; and the slides whose source is not there any more, or whose noted
+        settings cannot be.
     """
-    gone: list[FailedSlide] = []
-    groups: dict[tuple[int, MppOptions], list[SlideSource]] = defaultdict(list)
+    unusable: list[FailedSlide] = []
+    groups: dict[tuple[TileSettings, MppOptions], list[SlideSource]] = defaultdict(list)
     for failure in failures:
         source = Path(failure.source)
         if not failure.source or not source.exists():
-            gone.append(FailedSlide(failure.slide_id, "FileNotFoundError", _gone(store, failure)))
+            unusable.append(FailedSlide(failure.slide_id, "FileNotFoundError", _gone(store, failure)))
             continue
-        max_tiles, noted = _noted(failure, recipe.tiles.max_tiles)
-        groups[max_tiles, mpp or noted].append(SlideSource(failure.slide_id, source))
+        try:
+            tiles, noted = _noted(failure, recipe.tiles)
+        except ConfigError as error:
+            unusable.append(FailedSlide(failure.slide_id, type(error).__name__, f"{error} {_delete(store, failure)}"))
+            continue
+        groups[tiles, mpp or noted].append(SlideSource(failure.slide_id, source))
     tasks = [
         Task(
             discovery=Discovery(sources, {}),
-            recipe=dataclasses.replace(recipe, tiles=dataclasses.replace(recipe.tiles, max_tiles=max_tiles)),
+            recipe=dataclasses.replace(recipe, tiles=tiles),
             options=dataclasses.replace(options, mpp=how),
         )
-        for (max_tiles, how), sources in groups.items()
+        for (tiles, how), sources in groups.items()
     ]
-    return tasks, gone
+    return tasks, unusable
 
 
 def _known(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -130,7 +135,7 @@ def _known(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     return from_table(cls, {key: value for key, value in table.items() if key in names}, source=where)
 
 
-def _noted(failure: Failure, max_tiles: int) -> tuple[int, MppOptions]:
+def _noted(failure: Failure, tiles: TileSettings) -> tuple[TileSettings, MppOptions]:
     said: dict[str, Any] = dict(failure.settings)
     try:
         mpp = MppOptions(
@@ -138,9 +143,13 @@ def _noted(failure: Failure, max_tiles: int) -> tuple[int, MppOptions]:
             override=said.get("override_mpp"),
             from_objective=bool(said.get("mpp_from_objective", False)),
         )
-        return int(said.get("max_tiles", max_tiles)), mpp
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the failure noted for {failure.slide_id} has settings that cannot be: {error}") from error
+        return dataclasses.replace(tiles, max_tiles=int(said.get("max_tiles", tiles.max_tiles))), mpp
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"the failure noted for {failure.slide_id} has settings that cannot be ({error}).") from error
+
+
+def _delete(store: FeatureStore, failure: Failure) -> str:
+    return f"Delete {store.failure_path(failure.slide_id)}, then encode the slide again with `mmsurv extract`."
 
 
 def _gone(store: FeatureStore, failure: Failure) -> str:

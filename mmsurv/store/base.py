@@ -6,6 +6,7 @@ not share is in ``backend``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -15,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from mmsurv.errors import CorruptRecordError, RecordNotFoundError, StoreError
+from mmsurv.store import listing, takeover
 from mmsurv.store.backend import Backend
 from mmsurv.store.checked import CheckedRecords, Signature, is_still, signature
-from mmsurv.store.commit import PARTIAL, publish, temporary_name
-from mmsurv.store.extend import extends
+from mmsurv.store.commit import publish
+from mmsurv.store.extend import draws_as_many, extends
 from mmsurv.store.extent import Extent, read_rows
 from mmsurv.store.failures import Failure, FailureLog
-from mmsurv.store.ids import check_slide_id, is_slide_id
-from mmsurv.store.manifest import Manifest
+from mmsurv.store.ids import check_slide_id
+from mmsurv.store.manifest import FILE_NAME, Manifest
+from mmsurv.store.place import no_record_at, require_folder, restless
 from mmsurv.store.record import Scalar, SlideRecord
 from mmsurv.store.seal import require_intact, require_own, seal
 
@@ -43,6 +46,7 @@ class FeatureStore(Backend):
         self.manifest = manifest
         self._slides = path / "slides"
         self._failures = FailureLog(path / "failures")
+        self._lock_file = path / FILE_NAME
         self._checked = CheckedRecords(path)
         self._extents: dict[str, tuple[Signature, Extent | None]] = {}
 
@@ -64,13 +68,7 @@ class FeatureStore(Backend):
 
     def slide_ids(self) -> list[str]:
         """Ids of the slides that have a record, sorted; the records themselves are not opened."""
-        if not self._slides.is_dir():
-            if self._slides.exists():
-                raise CorruptRecordError(f"{self._slides} is not a folder. Restore the store from a backup.")
-            return []
-        return sorted(
-            filter(is_slide_id, (p.name.removesuffix(self.suffix) for p in self._slides.glob(f"*{self.suffix}")))
-        )
+        return listing.slide_ids(self._slides, self.suffix)
 
     def __len__(self) -> int:
         return len(self.slide_ids())
@@ -103,16 +101,11 @@ class FeatureStore(Backend):
 
     def strays(self) -> list[Path]:
         """What lies among the records and is none: neither named by a slide's id nor a temporary file."""
-        if not self._slides.is_dir():
-            return []
-        records = {f"{slide_id}{self.suffix}" for slide_id in self.slide_ids()}
-        return sorted(
-            path for path in self._slides.iterdir() if path.name not in records and not path.name.endswith(PARTIAL)
-        )
+        return listing.strays(self._slides, self.suffix)
 
     def leftovers(self) -> list[Path]:
         """Temporary files of writers that died. They are never read; a living writer may own one."""
-        return sorted(self._slides.glob(f".*{PARTIAL}")) if self._slides.is_dir() else []
+        return listing.leftovers(self._slides)
 
     def read(self, slide_id: str) -> SlideRecord:
         """A whole record, hashed.
@@ -124,8 +117,7 @@ class FeatureStore(Backend):
         """
         path = self._existing(slide_id)
         before = signature(path)
-        record = self.read_file(path)
-        self._require_intact(record, path)
+        record = self._read_intact(path)
         self._checked.remember(path.name, before)
         return record
 
@@ -144,7 +136,7 @@ class FeatureStore(Backend):
         path = self.record_path(slide_id)
         for _ in range(ATTEMPTS):
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a FIFO no writer is waited for
             except FileNotFoundError:
                 raise self._missing(slide_id) from None
             try:
@@ -155,7 +147,7 @@ class FeatureStore(Backend):
             finally:
                 os.close(descriptor)
             self.extent(slide_id)
-        raise self._restless(path)
+        raise restless(path)
 
     def extent(self, slide_id: str) -> Extent | None:
         """Where a checked record's features lie in its file, for memory mapping; None if not as plain bytes."""
@@ -174,7 +166,7 @@ class FeatureStore(Backend):
             if is_still(path, found):
                 self._extents[path.name] = (found, extent)
                 return extent
-        raise self._restless(path)
+        raise restless(path)
 
     def write(self, record: SlideRecord, *, extend: bool = False) -> bool:
         """Commit a record: temporary file, fsync, read back, publish under its name.
@@ -196,42 +188,50 @@ class FeatureStore(Backend):
         """
         record = seal(record, self.manifest)
         final = self.record_path(record.slide_id)
+        require_folder(self._slides)
         self._slides.mkdir(exist_ok=True)
         for _ in range(ATTEMPTS):
-            if os.path.lexists(final) and not final.is_file():
-                raise StoreError(f"{final} is no file, so no record can be there. Move it away.")
+            if problem := no_record_at(final):
+                raise StoreError(problem)
             published = self._try_to_publish(record, final, extend=extend)
             if published is not None:
                 self.clear_failure(record.slide_id)
                 return published
-        raise self._restless(final)
+        raise restless(final)
 
     def _try_to_publish(self, record: SlideRecord, final: Path, *, extend: bool) -> bool | None:
         """Whether the record was published; None if another writer was faster and it is to be judged again."""
-        before = signature(final) if final.exists() else None
-        held = self._intact_or_aside(final) if before else None
+        seen = signature(final) if final.exists() else None
+        held = self._intact_or_aside(final, seen) if seen else None
         if held and not (extend and extends(record, held)):
             return False
+        replace = functools.partial(
+            takeover.replace,
+            seen=seen,
+            lock_file=self._lock_file,
+            was_better=lambda path: draws_as_many(lambda: self._read_intact(path), record),
+        )
         published = publish(
             final,
             write=lambda path: self.write_file(path, record),
-            check=lambda path: self._require_intact(self.read_file(path), path),
-            replace_if=(lambda: is_still(final, before)) if held else None,
+            check=self._read_intact,
+            place=replace if held else None,
         )
-        if published:
-            self._checked.remember(final.name, signature(final))
-        return published if published or not extend else None
+        if not published:
+            return None
+        self._checked.remember(final.name, signature(final))
+        return True
 
-    def _intact_or_aside(self, final: Path) -> SlideRecord | None:
+    def _intact_or_aside(self, final: Path, seen: Signature) -> SlideRecord | None:
         """The record at ``final``; where it is damaged, its file is moved aside, and None."""
         try:
             return self.read(final.name.removesuffix(self.suffix))
         except RecordNotFoundError:
             return None
         except CorruptRecordError:
-            aside = temporary_name(final)
-            logger.warning("%s is damaged; it is kept as %s and written again.", final, aside.name)
-            final.replace(aside)
+            aside = takeover.move_aside(final, seen=seen, lock_file=self._lock_file)
+            if aside:
+                logger.warning("%s is damaged; it is kept as %s and written again.", final, aside.name)
             return None
 
     def write_failure(
@@ -278,19 +278,19 @@ class FeatureStore(Backend):
         return path
 
     def _missing(self, slide_id: str) -> RecordNotFoundError:
-        return RecordNotFoundError(f"{self.path} has no record of slide {slide_id}.")
-
-    @staticmethod
-    def _restless(path: Path) -> StoreError:
-        return StoreError(
-            f"{path} changes all the time it is read. Find out what writes to it; a record is never edited."
-        )
+        what = no_record_at(self.record_path(slide_id))
+        return RecordNotFoundError(what or f"{self.path} has no record of slide {slide_id}.")
 
     def _own_attributes(self, slide_id: str) -> dict[str, Scalar]:
         path = self._existing(slide_id)
         attributes = self.read_attributes(path)
         self._require_own(attributes, path)
         return attributes
+
+    def _read_intact(self, path: Path) -> SlideRecord:
+        record = self.read_file(path)
+        self._require_intact(record, path)
+        return record
 
     def _require_own(self, attributes: Mapping[str, Scalar], path: Path) -> None:
         require_own(attributes, path, self.manifest, suffix=self.suffix)

@@ -12,7 +12,14 @@ import logging
 import os
 from pathlib import Path
 
+from mmsurv.errors import StoreError
+from mmsurv.store.commit import publish_bytes
+
 logger = logging.getLogger("mmsurv")
+
+MOST_LINES_PER_RECORD = 2
+FEW_LINES = 64
+"""With more lines than so many a record, and these besides, the file is rewritten with one line a record."""
 
 Signature = tuple[int, int, int]
 
@@ -60,7 +67,7 @@ class CheckedRecords:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # One short line per append, so that processes which share the file do not tear each other's lines.
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, *found]) + "\n")
+                file.write(_line(name, found))
         except OSError as error:
             # Without the memory every process hashes again: slower, never wrong.
             logger.debug("%s cannot be written (%s).", self._path, error)
@@ -68,13 +75,35 @@ class CheckedRecords:
     def _load(self) -> dict[str, Signature]:
         known: dict[str, Signature] = {}
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
             return known
         for line in lines:
-            try:
-                name, size, modified, inode = json.loads(line)
-            except ValueError:
-                continue  # a torn line only costs one more hash
-            known[str(name)] = (int(size), int(modified), int(inode))
+            # A torn line, or one that is none of ours, only costs one more hash.
+            if entry := _parse(line):
+                name, found = entry
+                known[name] = found
+        if len(lines) > MOST_LINES_PER_RECORD * len(known) + FEW_LINES:
+            self._rewrite(known)
         return known
+
+    def _rewrite(self, known: dict[str, Signature]) -> None:
+        # What another process appends meanwhile may be lost, and costs it one more hash.
+        try:
+            publish_bytes(self._path, "".join(_line(*entry) for entry in known.items()).encode(), replace=True)
+        except (OSError, StoreError) as error:
+            logger.debug("%s cannot be written (%s).", self._path, error)
+
+
+def _line(name: str, found: Signature) -> str:
+    return json.dumps([name, *found]) + "\n"
+
+
+def _parse(line: str) -> tuple[str, Signature] | None:
+    try:
+        name, size, modified, inode = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(name, str) or any(type(number) is not int for number in (size, modified, inode)):
+        return None
+    return name, (size, modified, inode)

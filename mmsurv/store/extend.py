@@ -6,9 +6,11 @@ one, tile by tile: the same coordinates, kept or rejected for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from mmsurv.errors import StoreError
+from mmsurv.errors import MmsurvError, StoreError
 from mmsurv.store.rank import rank_order
 from mmsurv.store.record import REASONS, SlideRecord
 
@@ -36,6 +38,14 @@ def extends(new: SlideRecord, held: SlideRecord) -> bool:
             "encode the slide anew, or write to a new store."
         )
     return True
+
+
+def draws_as_many(read: Callable[[], SlideRecord], new: SlideRecord) -> bool:
+    """Whether the record that ``read`` gives is whole and has as many drawn tiles as ``new``, or more."""
+    try:
+        return read().n_drawn >= new.n_drawn
+    except (MmsurvError, OSError):
+        return False
 
 
 def drawn(record: SlideRecord) -> np.ndarray:

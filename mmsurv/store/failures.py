@@ -13,11 +13,13 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmsurv.errors import BadSlideIdError
 from mmsurv.provenance import now
 from mmsurv.store.commit import publish_bytes
 from mmsurv.store.ids import check_slide_id
+from mmsurv.store.place import require_folder
 
 logger = logging.getLogger("mmsurv")
 
@@ -41,7 +43,10 @@ class Failure:
 
 
 class FailureLog:
-    """The failures of one store."""
+    """The failures of one store.
+
+    Every method raises StoreError if its folder is something else.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -75,15 +80,18 @@ class FailureLog:
 
     def put(self, failure: Failure) -> None:
         """Record a failure as it is, in place of an earlier one of the same slide."""
+        require_folder(self._folder)
         self._folder.mkdir(exist_ok=True)
         text = json.dumps(dataclasses.asdict(failure), indent=1, ensure_ascii=False)
         publish_bytes(self.path(failure.slide_id), text.encode("utf-8", "backslashreplace"), replace=True)
 
     def clear(self, slide_id: str) -> None:
+        require_folder(self._folder)
         self.path(slide_id).unlink(missing_ok=True)
 
     def all(self) -> list[Failure]:
-        """All failures, by slide id."""
+        """All failures, by slide id; a file that is none is warned of and passed over."""
+        require_folder(self._folder)
         if not self._folder.is_dir():
             return []
         paths = (path for path in self._folder.glob("*.json") if not path.name.startswith("."))
@@ -99,12 +107,31 @@ class FailureLog:
             name = f"bad-id-{hashlib.sha256(slide_id.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
         return self._folder / f"{name}.json"
 
-    @staticmethod
-    def _read(path: Path) -> Failure | None:
+    def _read(self, path: Path) -> Failure | None:
+        require_folder(self._folder)
         try:
-            return Failure(**json.loads(path.read_text(encoding="utf-8")))
+            failure = _checked(json.loads(path.read_text(encoding="utf-8")))
+            if self.path(failure.slide_id).name != path.name:
+                raise ValueError(f"it is of slide {failure.slide_id!r}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            logger.warning("%s is not a failure record and is passed over (%s).", path, error)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            logger.warning("%s is not a failure record and is passed over (%s). Delete it.", path, error)
             return None
+        return failure
+
+
+def _checked(table: Any) -> Failure:
+    """The failure of a table from a file, which anyone may have written."""
+    failure = Failure(**table)
+    for name in ("slide_id", "error", "message", "source", "traceback", "time"):
+        if not isinstance(getattr(failure, name), str):
+            raise TypeError(f"{name} is {getattr(failure, name)!r}, expected a text")
+    if type(failure.attempts) is not int or failure.attempts < 1:
+        raise TypeError(f"attempts is {failure.attempts!r}, expected a whole number from 1")
+    if not isinstance(failure.settings, dict):
+        raise TypeError(f"settings is {failure.settings!r}, expected a table")
+    for name, value in failure.settings.items():
+        if not isinstance(value, str | int | float | None):
+            raise TypeError(f"settings.{name} is {value!r}, expected a text, a number, true, false or null")
+    return failure

@@ -54,8 +54,16 @@ def _job() -> str:
 
 def has_ended(holder: Holder) -> bool:
     """Whether it is known, without waiting, that the process is no more."""
-    here = holder.machine != "" and holder.machine == processes.machine()
-    return here and processes.has_ended(holder.pid, holder.started)
+    return _is_here(holder) and processes.has_ended(holder.pid, holder.started)
+
+
+def lives_here(holder: Holder) -> bool:
+    """Whether it is a process of this machine that runs, or may."""
+    return _is_here(holder) and not processes.has_ended(holder.pid, holder.started)
+
+
+def _is_here(holder: Holder) -> bool:
+    return holder.machine != "" and holder.machine == processes.machine()
 
 
 def content(holder: Holder, beats: int) -> bytes:

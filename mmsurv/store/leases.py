@@ -25,6 +25,7 @@ from types import TracebackType
 from mmsurv.store import holders
 from mmsurv.store.holders import Holder
 from mmsurv.store.ids import check_slide_id, is_slide_id
+from mmsurv.store.place import require_folder
 
 logger = logging.getLogger("mmsurv")
 
@@ -74,6 +75,8 @@ class Leases:
         self._warned = False
 
     def __enter__(self) -> Leases:
+        """Raises StoreError if there is something else where the folder belongs."""
+        require_folder(self._folder)
         return self
 
     def __exit__(

@@ -92,7 +92,7 @@ def read_manifest(path: Path) -> Manifest:
         raise StoreError(
             f"{path} is no feature store: {what}. Make one with `mmsurv extract` or `mmsurv store import`."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRecordError(f"{file} is damaged: {error}. Restore it from a backup.") from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         found = table.get("format") if isinstance(table, dict) else type(table).__name__
@@ -101,7 +101,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest(**table)
         recipe_sha256 = provenance.fingerprint(manifest.recipe)
         digest = _digest(manifest.backend, manifest.recipe, manifest.dim, manifest.dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CorruptRecordError(f"{file} is damaged: {error}. Restore it from a backup.") from error
     if (recipe_sha256, digest) != (manifest.recipe_sha256, manifest.manifest_sha256):
         raise CorruptRecordError(

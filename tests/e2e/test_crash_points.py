@@ -137,7 +137,8 @@ def test_a_killed_commit_leaves_the_slide_whole_or_as_it_was_and_the_same_comman
         assert store.verify("a") == []
         assert store.n_tiles("a") == held
         np.testing.assert_array_equal(store.features("a"), undisturbed.features("a")[:held])
-    assert len(store.leftovers()) <= 1
+    # An extension may leave the second name of the record that was there too.
+    assert len(store.leftovers()) <= 1 + extending
     summary = see_through_job([slides], store, asking_for(MANY))
     did = {0: "done", FEW: "extended", MANY: "skipped"}[held]
     assert getattr(summary, did) == ["a"]

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mmsurv.cli import cli
-from mmsurv.errors import JobFailedError
+from mmsurv.errors import JobFailedError, RecordNotFoundError, StoreError
 from mmsurv.store import create_store, open_store
 from mmsurv.store.testing import RECIPE, make_record
 
@@ -87,7 +87,59 @@ def test_prune_says_what_it_removes_and_removes_no_record(store_path: Path) -> N
     assert not half.exists()
     assert "Nothing to remove." in run("store", "prune", store_path, "--older-than", "0").output
     assert "3 records are whole." in run("store", "verify", store_path).output
-    assert run("store", "prune", store_path, "--older-than", "-1").exit_code == 2
+    for age in ("-1", "nan", "inf", "-inf"):
+        assert run("store", "prune", store_path, "--older-than", age).exit_code == 2
+
+
+def test_prune_names_a_folder_that_is_a_link_and_leaves_what_is_behind_it(store_path: Path, tmp_path: Path) -> None:
+    half = store_path / "slides" / ".x.0123.partial"
+    half.write_bytes(b"half")
+    (store_path / "slides").rename(tmp_path / "elsewhere")
+    (store_path / "slides").symlink_to(tmp_path / "elsewhere")
+    text = run("store", "prune", store_path, "--older-than", "0").output
+    assert f"{store_path / 'slides'}: a link, so nothing in it is removed." in text
+    assert half.exists()
+    facts = json.loads(run("store", "prune", store_path, "--older-than", "0", "--json").output)
+    assert facts["skipped"] == [str(store_path / "slides")]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a FIFO", "a link that leads nowhere"])
+def test_what_is_no_file_at_a_records_place_is_named_and_hides_nothing(store_path: Path, kind: str) -> None:
+    place = store_path / "slides" / "x.h5"
+    {
+        "a folder": place.mkdir,
+        "a FIFO": lambda: os.mkfifo(place),
+        "a link that leads nowhere": lambda: place.symlink_to("nowhere"),
+    }[kind]()
+    sentence = f"{place} is no file but {kind}, so no record can be there. Move it away."
+    assert "tiles          180" in run("store", "info", store_path).output
+    for command in (("list",), ("verify",), ("verify", "x"), ("preview",)):
+        result = run("store", command[0], store_path, *command[1:])
+        assert isinstance(result.exception, JobFailedError)
+        assert sentence in result.output + str(result.exception)
+    with pytest.raises(RecordNotFoundError, match="Move it away"):
+        open_store(store_path).features("x")
+
+
+@pytest.mark.parametrize("command", ["info", "list --failures", "prune", "convert -o {} --backend zarr"])
+def test_a_malformed_failure_hides_nothing(store_path: Path, tmp_path: Path, command: str) -> None:
+    good = json.loads((store_path / "failures" / "d.json").read_text())
+    (store_path / "failures" / "e.json").write_text(json.dumps({**good, "slide_id": 5, "attempts": "x"}))
+    name, *options = command.format(tmp_path / "copy").split()
+    result = run("store", name, store_path, *options)
+    assert result.exit_code == 0, result.exception
+    assert (store_path / "failures" / "e.json").exists()
+
+
+@pytest.mark.parametrize("command", ["info", "list --failures", "prune", "convert -o {} --backend zarr"])
+def test_a_file_where_the_failures_belong_is_named(store_path: Path, tmp_path: Path, command: str) -> None:
+    shutil.rmtree(store_path / "failures")
+    (store_path / "failures").write_text("")
+    name, *options = command.format(tmp_path / "copy").split()
+    result = run("store", name, store_path, *options)
+    assert isinstance(result.exception, StoreError)
+    assert f"{store_path / 'failures'} is a file" in str(result.exception)
+    assert "Move it away" in str(result.exception)
 
 
 def test_convert_copies_the_store_and_names_what_it_could_not(store_path: Path, tmp_path: Path) -> None:

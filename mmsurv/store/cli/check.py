@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -67,11 +68,18 @@ def _print(
         click.echo(f"{stray}: not a record; nothing reads it.")
 
 
+def _finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of hours.")
+    return value
+
+
 @click.command()
 @STORE
 @click.option(
     "--older-than", "hours", type=click.FloatRange(min=0), default=24.0, show_default=True, metavar="HOURS",
-    help="Age from which a temporary file or a lease is nobody's any more.",
+    callback=_finite,
+    help="Age from which a temporary file or a lease is nobody's any more, by the file system's times.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @AS_JSON
@@ -79,13 +87,19 @@ def prune(path: Path, hours: float, dry_run: bool, as_json: bool) -> None:
     """Remove from STORE what is of no more use; never a record.
 
     That is: temporary files of writers that died, damaged records that were moved aside, leases without a heartbeat,
-    and failures of slides that have a record since.
+    and failures of slides that have a record since. A lease of a process that runs on this machine stays, and so does
+    what lies behind a folder that is a link.
     """
     from mmsurv.store import open_store
-    from mmsurv.store.prune import useless
+    from mmsurv.store.prune import skipped, useless
 
+    opened = open_store(path)
+    links = skipped(opened)
+    if not as_json:
+        for link in links:
+            click.echo(f"{link}: a link, so nothing in it is removed.")
     removed = []
-    for found in useless(open_store(path), older_than_s=hours * 3600):
+    for found in useless(opened, older_than_s=hours * 3600):
         if not dry_run:
             found.path.unlink(missing_ok=True)
         removed.append(found)
@@ -94,7 +108,7 @@ def prune(path: Path, hours: float, dry_run: bool, as_json: bool) -> None:
     size = sum(found.size for found in removed)
     if as_json:
         listed = [{"path": str(found.path), "reason": found.reason, "bytes": found.size} for found in removed]
-        echo_json({"removed": listed, "bytes": size, "dry_run": dry_run})
+        echo_json({"removed": listed, "bytes": size, "dry_run": dry_run, "skipped": [str(link) for link in links]})
         return
     done = "would be removed" if dry_run else "removed"
     click.echo(f"{len(removed)} files {done}, {size} bytes." if removed else "Nothing to remove.")

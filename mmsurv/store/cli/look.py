@@ -92,7 +92,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "tiles": sum(_tiles_or_none(opened, slide_id) for slide_id in slide_ids),
         "dim": opened.dim,
         "dtype": opened.manifest.dtype,
-        "bytes": sum(path.stat().st_size for path in paths),
+        "bytes": sum(path.stat().st_size for path in paths if path.is_file()),
         "failures": len(opened.failures()),
         "leftovers": len(opened.leftovers()),
         "recipe_sha256": opened.recipe_sha256,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mmsurv.errors import StoreError
 from mmsurv.store import FeatureStore, SlideRecord, create_store, open_store
 from mmsurv.store.commit import publish
 from mmsurv.store.factory import BACKENDS
@@ -65,23 +66,60 @@ def test_a_file_that_fails_its_check_is_not_published(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("extend", [False, True], ids=["new", "extension"])
+@pytest.mark.parametrize("stage", ["written", "checked"])
+def test_a_temporary_file_that_someone_removes_is_written_again(
+    stage: str, extend: bool, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = create_store(tmp_path / "store", recipe=RECIPE, dim=8, backend=backend)
+    if extend:
+        store.write(make_record(tiles=10))
+    step = "write_file" if stage == "written" else "_require_intact"
+    original, removed = getattr(store, step), []
+
+    def pruned(*arguments: object) -> None:
+        original(*arguments)
+        for leftover in store.leftovers() if not removed else []:
+            leftover.unlink()
+            removed.append(leftover)
+
+    monkeypatch.setattr(store, step, pruned)
+    assert store.write(make_record(tiles=30), extend=extend)
+    assert len(removed) == 1
+    assert store.n_tiles("slide-1") == 30
+    assert store.verify("slide-1") == []
+    assert store.leftovers() == []
+
+
+def test_a_temporary_file_that_is_removed_each_time_is_not_written_for_ever(tmp_path: Path) -> None:
+    def vanish(path: Path) -> None:
+        path.write_text("x")
+        path.unlink()
+
+    with pytest.raises(StoreError, match=r"removed by another program 3 times.*Find out what removes files"):
+        publish(tmp_path / "a", vanish, lambda path: None)
+
+
 # Every writer stops where it would publish until all of them have come there.
 TOGETHER = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from mmsurv.store import commit, open_store
+    from mmsurv.store import commit, open_store, takeover
     from mmsurv.store.testing import make_record
 
     folder, meeting, name, tiles, n_writers = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), 4
     store = open_store(folder)
-    publishing = getattr(commit.os, name)
+    home = takeover if name == "locked" else commit.os
+    publishing = getattr(home, name)
     def together(*arguments):
         (meeting / f"{tiles}").touch()
         while len(list(meeting.iterdir())) < n_writers:
             time.sleep(0.001)
         return publishing(*arguments)
-    setattr(commit.os, name, together)
-    print(store.write(make_record(tiles=tiles), extend=name == "replace"))
+    setattr(home, name, together)
+    print(store.write(make_record(tiles=tiles), extend=name == "locked"))
 """)
 
 
@@ -109,11 +147,11 @@ def test_of_writers_at_the_same_moment_one_publishes(tmp_path: Path) -> None:
     assert store.leftovers() == []
 
 
-def test_of_extensions_at_the_same_moment_each_is_whole(tmp_path: Path) -> None:
+def test_of_extensions_at_the_same_moment_the_longest_stays(tmp_path: Path) -> None:
     create_store(tmp_path / "store", recipe=RECIPE, dim=8).write(make_record(tiles=10))
-    store, said = publish_together(tmp_path, "replace")
-    assert set(said) == {"True"}
-    assert store.n_tiles("slide-1") in (20, 30, 40, 50)
+    store, said = publish_together(tmp_path, "locked")
+    assert said[-1] == "True"
+    assert store.n_tiles("slide-1") == 50
     assert store.verify("slide-1") == []
     assert store.leftovers() == []
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mmsurv.errors import BadSlideIdError
+from mmsurv.errors import BadSlideIdError, StoreError
 from mmsurv.store import leases, processes
 from mmsurv.store.holders import Holder
 from mmsurv.store.leases import Leases
@@ -410,6 +410,12 @@ def test_where_leases_cannot_be_kept_it_is_said_once_and_the_work_goes_on(
     one.release("a")
     said = [record for record in caplog.records if "leases cannot be kept" in record.getMessage()]
     assert len(said) == 1
+
+
+def test_what_is_no_folder_where_leases_belong_is_named(tmp_path: Path, process: Process) -> None:
+    (tmp_path / "leases").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"leases is a file, and a folder.*Move it away"), process():
+        pass
 
 
 def test_a_disk_that_is_full_at_the_first_byte_leaves_no_lease(

@@ -72,6 +72,15 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
         open_store(tmp_path / "s")
 
 
+@pytest.mark.parametrize("recipe", ["[" * 5_000 + "]" * 5_000, "[" * 200_000], ids=["whole", "torn"])
+def test_a_manifest_nested_beyond_all_measure_is_damaged(tmp_path: Path, recipe: str) -> None:
+    create_store(tmp_path / "s", recipe=RECIPE, dim=8)
+    manifest = tmp_path / "s" / "store.json"
+    manifest.write_text(manifest.read_text().replace('"recipe": {', f'"recipe": {recipe}, "rest": {{', 1))
+    with pytest.raises(CorruptRecordError, match=r"store\.json is damaged"):
+        open_store(tmp_path / "s")
+
+
 @pytest.mark.parametrize(("dim", "dtype"), [(0, "float16"), (8, "int8")])
 def test_a_store_that_cannot_be_is_refused(tmp_path: Path, dim: int, dtype: str) -> None:
     with pytest.raises(ConfigError, match="A store's d"):

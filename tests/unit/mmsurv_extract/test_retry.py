@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -123,11 +124,31 @@ def test_a_slide_whose_file_is_gone_is_named_with_what_to_do(store: FeatureStore
         assert expected in slide.message
 
 
-def test_settings_that_cannot_be_are_refused_by_name(store: FeatureStore) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"mpp": -1.0}, {"mpp": "half"}, {"max_tiles": "x"}, {"max_tiles": -1}, {"max_tiles": float("inf")}],
+)
+def test_settings_that_cannot_be_fail_their_slide_with_the_remedy_and_no_other(
+    store: FeatureStore, settings: dict[str, float | str]
+) -> None:
     source = fails(store, "a")
-    store.write_failure("a", MppError("x"), source=str(source), settings={"mpp": -1.0})
-    with pytest.raises(ConfigError, match="the failure noted for a has settings that cannot be"):
-        retry_tasks(store, store.failures(), recipe_of_store(store), JobOptions(), None)
+    fails(store, "b")
+    store.write_failure("a", MppError("x"), source=str(source), settings=settings)
+    tasks, failed = retry_tasks(store, store.failures(), recipe_of_store(store), JobOptions(), None)
+    assert [source.slide_id for task in tasks for source in task.discovery.sources] == ["b"]
+    (slide,) = failed
+    assert slide.slide_id == "a"
+    assert "the failure noted for a has settings that cannot be" in slide.message
+    assert f"Delete {store.failure_path('a')}" in slide.message
+
+
+def test_a_malformed_failure_is_not_retried(store: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        fails(store, name)
+    file = store.failure_path("a")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "source": 5}))
+    assert [failure.slide_id for failure in failures_to_retry(store, [])] == ["b"]
+    assert f"{file} is not a failure record" in caplog.text
 
 
 def test_the_command_is_an_entry_point_of_the_store_s_group() -> None:

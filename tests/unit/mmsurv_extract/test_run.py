@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmsurv.errors import RecipeMismatchError, StoreError
-from mmsurv.store import FeatureStore, rank_order
+from mmsurv.store import FeatureStore, SlideRecord, rank_order
 from mmsurv.store.record import NEAR_WHITE
 from mmsurv_extract import run
 from mmsurv_extract.job import JobOptions, JobSummary
@@ -315,6 +315,50 @@ def test_a_full_disk_stops_the_job_and_says_how_to_go_on(
     monkeypatch.setattr(FeatureStore, "write", full)
     with pytest.raises(StoreError, match=r"No space left on device\. Slide 0 was dropped.*the same command again"):
         job.run()
+
+
+@pytest.mark.parametrize("often", [1, 99])
+def test_a_temporary_file_that_is_removed_meanwhile_does_not_stop_the_job(
+    job: Job, make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, often: int
+) -> None:
+    for i in range(2):
+        make_slide(f"slides/{i}.tiff", seed=i)
+    kind, removed = type(job.store()), []
+    writing = kind.write_file
+
+    def pruned(store: FeatureStore, path: Path, record: SlideRecord) -> None:
+        writing(store, path, record)
+        if record.slide_id == "0" and len(removed) < often:
+            removed.append(path)
+            path.unlink()
+
+    monkeypatch.setattr(kind, "write_file", pruned)
+    summary = job.run()
+    assert summary.done == (["0", "1"] if often == 1 else ["1"])
+    assert [(slide.slide_id, slide.error) for slide in summary.failed] == ([] if often == 1 else [("0", "StoreError")])
+    assert all("Find out what removes files" in slide.message for slide in summary.failed)
+    assert job.store().leftovers() == []
+
+
+@pytest.mark.parametrize("name", ["failures", "leases"])
+def test_a_file_where_a_folder_of_the_store_belongs_stops_the_job_by_name(
+    job: Job, make_slide: Callable[..., Path], name: str
+) -> None:
+    make_slide("slides/a.tiff")
+    place = job.store().path / name
+    place.write_text("")
+    with pytest.raises(StoreError, match=rf"{place} is a file, and a folder of the store belongs there.*Move it away"):
+        job.run()
+    assert job.store().slide_ids() == []
+
+
+def test_a_malformed_failure_is_in_no_slides_way(job: Job, make_slide: Callable[..., Path]) -> None:
+    make_slide("slides/a.tiff")
+    job.store().write_failure("a", ValueError("torn"), source="a.tiff")
+    file = job.store().failure_path("a")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "slide_id": 5, "attempts": "x"}))
+    assert job.run().done == ["a"]
+    assert not file.exists()
 
 
 def test_an_error_of_ours_is_not_taken_for_a_bad_slide(job: Job, make_slide: Callable[..., Path]) -> None:
