@@ -158,13 +158,13 @@ def test_features_of_which_a_part_was_never_written_are_not_read(tmp_path: Path)
     [{"compression": "gzip", "shuffle": True}, {"compression": "lzf"}, {"chunks": (3, 4), "fletcher32": True}],
 )
 def test_filtered_datasets_are_read(tmp_path: Path, filters) -> None:
-    path = write_foreign(tmp_path / "f", "a", tiles=500)
+    path = write_foreign(tmp_path / "f", "a", tiles=5000, features=np.ones((5000, 6), np.float32))
     with h5py.File(path, "r+") as file:
         features, coords = file["features"][()], file["coords"][()]
         del file["features"], file["coords"]
         file.create_dataset("features", data=features, **filters)
         # In few bits each: the file is smaller than the numbers it holds.
-        file.create_dataset("coords", data=coords, chunks=(500, 2), scaleoffset=0)
+        file.create_dataset("coords", data=coords, chunks=(5000, 2), scaleoffset=0)
     store, results = import_features(tmp_path / "f", tmp_path / "store")
     assert [result.problem for result in results] == [None]
     np.testing.assert_array_equal(store.read("a").coords, coords[store.read("a").source_row])
