@@ -49,6 +49,9 @@ def find_slides(arguments: Iterable[Path]) -> Discovery:
     and JPEG images must be named themselves: among slides they are labels, previews and figures. A slide's id is its
     file's name without the last extension. A folder further down that cannot be read is passed over with a warning.
 
+    Links are followed, and what they lead to has the name the link has; a link that leads nowhere is passed over with a
+    warning. A folder that several paths lead to is searched once, by the first of them that is no link.
+
     Raises:
         ConfigError: an argument that does not exist, or a folder that cannot be read or has no slides.
     """
@@ -70,14 +73,31 @@ def find_slides(arguments: Iterable[Path]) -> Discovery:
 
 def _sources(argument: Path) -> Iterator[SlideSource]:
     if argument.is_dir():
-        for folder, _, names in os.walk(argument, onerror=lambda error: _unreadable(error, argument)):
-            yield from _in_folder(Path(folder), sorted(names))
+        yield from _walk(argument)
     elif not argument.exists():
         raise ConfigError(f"{argument}: there is no such file or folder.")
     elif argument.suffix.lower() == DICOM or argument.name == LOCATIONS:
         yield _named_after(argument.parent)
     else:
         yield SlideSource(argument.stem, argument)
+
+
+def _walk(argument: Path) -> Iterator[SlideSource]:
+    """Slides of a folder and all below; links are followed last, each place once, since they may lead in circles."""
+    seen: set[Path] = set()
+    tops = [argument]
+    while tops:
+        top = tops.pop(0)
+        if top.resolve() in seen:
+            continue
+        for folder, below, names in os.walk(top, onerror=lambda error: _unreadable(error, argument)):
+            place = Path(folder)
+            if place.resolve() in seen:
+                below.clear()  # a link led here before
+                continue
+            seen.add(place.resolve())
+            tops.extend(place / name for name in sorted(below) if (place / name).is_symlink())
+            yield from _in_folder(place, sorted(names))
 
 
 def _unreadable(error: OSError, argument: Path) -> None:
@@ -93,6 +113,10 @@ def _unreadable(error: OSError, argument: Path) -> None:
 def _in_folder(folder: Path, names: list[str]) -> Iterator[SlideSource]:
     # Files beginning with "._" are what macOS leaves beside a file it copied, not slides.
     paths = [folder / name for name in names if not name.startswith("._")]
+    for broken in [path for path in paths if path.is_symlink() and not path.exists()]:
+        logger.warning("%s: this link leads to %s, which is not there; it is passed over.", broken, broken.readlink())
+        paths.remove(broken)
+    names = [path.name for path in paths]
     if LOCATIONS in names or any(path.suffix.lower() == DICOM for path in paths):
         yield _named_after(folder)
     yield from (SlideSource(path.stem, path) for path in paths if path.suffix.lower() in EXTENSIONS)

@@ -35,6 +35,9 @@ CACHE_BYTES = 64 * 2**20
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 
+_DAMAGED_JPEG = ("Corrupt JPEG data", "Premature end of JPEG file")
+"""How libjpeg's warnings of damage begin."""
+
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, struct.error, zlib.error)
 """What Pillow raises on damaged files; SyntaxError is its own choice for a broken PNG."""
 
@@ -186,6 +189,8 @@ class WholePixels(Pixels):
             except DECODING_ERRORS as error:
                 raise _damaged(self._path, self._kind, error) from error
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            if self._kind == "JPEG":
+                _require_complete(self._path)
             rgb = opaque(image.convert("RGBA"), WHITE) if transparent else image.convert("RGB")
             return np.asarray(rgb)
 
@@ -237,6 +242,24 @@ def _require_kind(path: Path, kind: str, image: Image.Image) -> None:
         raise NotASlideError(
             f"{path}: a {kind} image whose colours are {image.mode}; expected RGB or grey. Convert it to RGB."
         )
+
+
+def _require_complete(path: Path) -> None:
+    """Refuse a JPEG of which parts are missing or overwritten.
+
+    libjpeg fills those with grey and only warns, of which Pillow does not tell. So the stream is read a second time, at
+    an eighth of its size; what else this reader does not like in an image is no damage.
+
+    Raises:
+        UnreadableSlideError: damaged.
+    """
+    from simplejpeg import decode_jpeg
+
+    try:
+        decode_jpeg(path.read_bytes(), "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) or str(error).startswith(_DAMAGED_JPEG):
+            raise _damaged(path, "JPEG", error) from error
 
 
 def _too_large(path: Path, what: str, found: str) -> str:

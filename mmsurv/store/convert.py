@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmsurv.errors import ConfigError, MmsurvError, StoreError
+from mmsurv.errors import ConfigError, CorruptRecordError, MmsurvError, StoreError
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.factory import open_or_make
 from mmsurv.store.manifest import with_backend
@@ -76,7 +76,12 @@ def without_seal(record: SlideRecord) -> SlideRecord:
 
 def _copy(source: FeatureStore, target: FeatureStore, slide_id: str) -> bool:
     """Copy one record; False if the copy has it."""
-    digest = source.attributes(slide_id)["record_sha256"]
+    digest = source.attributes(slide_id).get("record_sha256")
+    if digest is None:
+        raise CorruptRecordError(
+            f"{source.record_path(slide_id)} has no record_sha256, which says whether it is whole. Delete it "
+            "and encode or import the slide again."
+        )
     if slide_id in target and target.attributes(slide_id).get("record_sha256") == digest:
         return False
     record = source.read(slide_id)

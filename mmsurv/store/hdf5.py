@@ -8,6 +8,7 @@ of variable length lie in a heap without a checksum, where one flipped bit can m
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
 from mmsurv.store.extent import LARGE, PAGE, Extent
-from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
+from mmsurv.store.hdf5_datasets import own_dataset, read_gzipped, require_filled
+from mmsurv.store.record import MAX_MASK, OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
 from mmsurv.store.sink import Sink
 
 
@@ -44,8 +46,9 @@ class Hdf5Store(FeatureStore):
 
     def read_file(self, path: Path) -> SlideRecord:
         with _record(path) as file:
-            arrays = {name: _read(file[name]) for name in (*REQUIRED, *OPTIONAL) if name in file}
-            return from_arrays(arrays, _plain(file.attrs), _plain(file["coords"].attrs))
+            there = set(file)
+            arrays = {name: _read(own_dataset(file, name)) for name in (*REQUIRED, *OPTIONAL) if name in there}
+            return from_arrays(arrays, _plain(file.attrs), _plain(own_dataset(file, "coords").attrs))
 
     def read_attributes(self, path: Path) -> dict[str, Scalar]:
         with _record(path) as file:
@@ -53,19 +56,20 @@ class Hdf5Store(FeatureStore):
 
     def read_extent(self, path: Path) -> Extent | None:
         with _record(path) as file:
-            dataset = file["features"]
+            dataset = own_dataset(file, "features")
             offset = dataset.id.get_offset()
             if offset is None or dataset.chunks is not None:
                 return None
+            require_filled(dataset, _dtype(dataset).itemsize)
             return Extent(path, int(offset), dataset.shape, _dtype(dataset))
 
     def read_shape(self, path: Path) -> tuple[int, int]:
         with _record(path) as file:
-            return file["features"].shape
+            return own_dataset(file, "features").shape
 
     def read_rows(self, path: Path, rows: slice) -> np.ndarray:
         with _record(path) as file:
-            return _read(file["features"], rows)
+            return _read(own_dataset(file, "features"), rows)
 
 
 def _write_contiguous(file: h5py.File, name: str, array: np.ndarray) -> h5py.Dataset:
@@ -96,7 +100,13 @@ def _dtype(dataset: h5py.Dataset) -> np.dtype:
 
 
 def _read(dataset: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
+    """Values of a dataset that is as large as it says. Raises ValueError if it is not."""
     dtype = _dtype(dataset)
+    if dataset.compression is not None:
+        return read_gzipped(dataset, MAX_MASK)[rows]
+    if dataset.id.get_create_plist().get_nfilters():
+        raise ValueError(f"{dataset.name.lstrip('/')} is filtered, expected plain values")
+    require_filled(dataset, dtype.itemsize)
     if not is_bfloat16(dtype):
         return dataset[rows] if dataset.shape else dataset[()]
     bits = np.empty(dataset.shape, "<u2")
@@ -115,9 +125,19 @@ def reading(path: Path, damaged: Callable[[str], StoreError]) -> Iterator[h5py.F
             yield file
     except StoreError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        # What h5py raises of broken metadata, or of a group where a dataset should be.
-        raise damaged(str(error)) from error
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+        zlib.error,
+    ) as error:
+        # What h5py raises of broken metadata, or of a group where a dataset should be; a KeyError's text is quoted.
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise damaged(str(reason)) from error
 
 
 def _record(path: Path) -> AbstractContextManager[h5py.File]:

@@ -26,6 +26,8 @@ REASONS = {UNREADABLE: "unreadable", OUT_OF_FOCUS: "out of focus", NEAR_WHITE: "
 
 BACKGROUND, TISSUE, INK = 0, 1, 2
 MASK_CODES = {BACKGROUND: "background", TISSUE: "tissue", INK: "pen ink"}
+MAX_MASK = 1 << 26
+"""Most pixels of a mask, 8192 × 8192: compressed, a few bytes may claim any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,8 @@ def checked(record: SlideRecord, *, dim: int, dtype: np.dtype) -> SlideRecord:
         if rows.shape != (count,):
             raise StoreError(f"{name}: source_row is {rows.shape}, expected ({count},).")
     mask = None if record.mask is None else np.ascontiguousarray(record.mask, dtype=np.uint8)
+    if mask is not None and mask.size > MAX_MASK:
+        raise StoreError(f"{name}: a mask of {mask.shape} pixels, at most {MAX_MASK} are kept. Make it coarser.")
     rejected, reasons = _checked_rejects(record)
     return dataclasses.replace(
         record, features=cast, coords=coords, tissue=tissue, source_row=rows, mask=mask,

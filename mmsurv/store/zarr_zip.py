@@ -9,9 +9,9 @@ not be loaded to train. Any Zarr library opens the files (docs/format.md); `mmsu
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -27,13 +27,16 @@ from mmsurv.provenance import canonical_json
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.dtypes import is_bfloat16, numpy_dtype
 from mmsurv.store.extent import LARGE, PAGE, Extent
-from mmsurv.store.record import OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
+from mmsurv.store.record import MAX_MASK, OPTIONAL, REQUIRED, Scalar, SlideRecord, from_arrays, to_arrays
+from mmsurv.store.unfold import unfolded
 
 METADATA = "zarr.json"
 DTYPE = "dtype"
 """Attribute that says what the bits of a uint16 array are. Few Zarr libraries know bfloat16; all know uint16."""
 ALIGNMENT = 64
 """What is smaller than a page begins at a multiple of so many bytes, as mapped arrays should."""
+MAX_METADATA = 1 << 24
+"""Most bytes of one table of metadata; a record's have some thousands."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PADDING_ID = 0xD935
@@ -84,9 +87,7 @@ class ZarrStore(FeatureStore):
         with _reading(path) as file:
             metadata = _metadata(file, f"features/{METADATA}")
             shape, dtype = _shape(metadata, 2), _data_type(metadata)
-            info = file.getinfo(_chunk_key("features", 2))
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"features are not {math.prod(shape) * dtype.itemsize} plain bytes")
+            info = _entry(file, _chunk_key("features", 2), math.prod(shape) * dtype.itemsize)
             return Extent(path, _data_offset(path, info), (shape[0], shape[1]), dtype)
 
     def read_shape(self, path: Path) -> tuple[int, int]:
@@ -106,12 +107,18 @@ class ZarrStore(FeatureStore):
         expected = to_arrays(record)
         try:
             with ZipStore(path, mode="r") as opened:
-                group = zarr.open_group(opened, mode="r")
-                found = {name: np.asarray(group[name][...]) for name in group.array_keys()}  # type: ignore[index]
+                group = zarr.open_group(opened, mode="r", use_consolidated=False)
+                names = set(group.array_keys())
+                # Only what is of the size we found is read: of others, a small file may claim any.
+                found = {
+                    name: np.asarray(group[name][...])  # type: ignore[index]
+                    for name in sorted(names & expected.keys())
+                    if group[name].shape == expected[name].shape  # type: ignore[union-attr]
+                }
                 attributes = dict(group.attrs)
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
             return [f"the zarr library cannot read it: {error}"]
-        differing = [name for name in sorted(expected.keys() | found.keys()) if not _same_bits(expected, found, name)]
+        differing = [name for name in sorted(expected.keys() | names) if not _same_bits(expected, found, name)]
         if attributes != dict(record.attributes):
             differing.append("attributes")
         return [f"the zarr library reads other {name} than mmsurv does." for name in differing]
@@ -170,12 +177,15 @@ def _add_json(file: zipfile.ZipFile, name: str, table: Mapping[str, Any]) -> Non
 def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as file:
+            packed = [info.filename for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise ValueError(f"{packed[0]} is compressed in the zip, expected plain bytes")
             yield file
     except StoreError:
         raise
     except (
         zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, LookupError, ValueError,
-        TypeError, AttributeError, OverflowError,
+        TypeError, AttributeError, OverflowError, MemoryError,
     ) as error:  # fmt: skip
         # What zipfile and json raise of broken bytes, and we of a table that lacks something.
         raise CorruptRecordError(
@@ -184,10 +194,23 @@ def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _metadata(file: zipfile.ZipFile, name: str) -> dict[str, Any]:
-    table = json.loads(file.read(name))
+    if file.getinfo(name).file_size > MAX_METADATA:
+        raise ValueError(f"{name} has {file.getinfo(name).file_size} bytes, expected a table of some thousands")
+    table = json.loads(file.read(_entry(file, name)))
     if not isinstance(table, dict):
         raise ValueError(f"{name} is no table")
     return table
+
+
+def _entry(file: zipfile.ZipFile, name: str, size: int | None = None) -> zipfile.ZipInfo:
+    """An entry of plain bytes. Raises ValueError if it is not as large as it has to be, or than the file has room."""
+    info = file.getinfo(name)
+    end = os.fstat(file.fp.fileno()).st_size  # type: ignore[union-attr]
+    if info.file_size != info.compress_size or info.header_offset + info.file_size > end:
+        raise ValueError(f"{name} claims {info.file_size} bytes, more than are there")
+    if size is not None and info.file_size != size:
+        raise ValueError(f"{name} has {info.file_size} bytes, expected {size}")
+    return info
 
 
 def _attributes(metadata: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -224,10 +247,13 @@ def _read_array(file: zipfile.ZipFile, name: str, metadata: Mapping[str, Any]) -
         raise ValueError(f"{name} is coded by {codecs}, expected bytes, with or without gzip")
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
-    content = file.read(_chunk_key(name, len(shape)))
-    if codecs[-1] == "gzip":
-        # No more than the shape says, whatever the bytes claim to unfold to.
-        content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(math.prod(shape) * dtype.itemsize + 1)
+    size, key = math.prod(shape) * dtype.itemsize, _chunk_key(name, len(shape))
+    if codecs[-1] == "bytes":
+        content = file.read(_entry(file, key, size))
+    elif size > MAX_MASK:
+        raise ValueError(f"{name} is {shape} and compressed, expected no more than {MAX_MASK} bytes")
+    else:
+        content = unfolded(file.read(_entry(file, key)), size, 16 + zlib.MAX_WBITS)  # 16: of gzip
     return np.frombuffer(content, dtype).reshape(shape).copy()  # else it could not be written to
 
 

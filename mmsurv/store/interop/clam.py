@@ -19,6 +19,7 @@ from mmsurv.store.interop.foreign import (
     ForeignFeatures,
     ForeignOptions,
     beyond,
+    dataset,
     level0_pixels,
     numbers,
     opened,
@@ -33,7 +34,7 @@ _PATCH_ATTRIBUTES = ("patch_size", "patch_level", "downsample", "level_dim", "na
 
 
 def looks_like(file: h5py.File) -> bool:
-    return "features" in file and "coords" in file
+    return {"features", "coords"} <= set(file)
 
 
 def read(path: Path, slide_id: str, options: ForeignOptions) -> ForeignFeatures:
@@ -53,8 +54,8 @@ def read(path: Path, slide_id: str, options: ForeignOptions) -> ForeignFeatures:
     require_rows(features, coords, path)
     tile: dict[str, Scalar] = {}
     facts: dict[str, Scalar] = {}
-    patches = options.patches / path.name if options.patches else None
-    if patches is not None and patches.is_file():
+    patches = _patches_of(path, options)
+    if patches is not None:
         tile, facts, lost_there = _read_patches(patches)
         lost += lost_there
     return ForeignFeatures(
@@ -67,21 +68,37 @@ def read(path: Path, slide_id: str, options: ForeignOptions) -> ForeignFeatures:
     )
 
 
+def tile_side(path: Path, options: ForeignOptions) -> int | None:
+    """Side of the tiles of a feature file in level-0 pixels; None if its coordinate file does not say."""
+    patches = _patches_of(path, options)
+    try:
+        side = None if patches is None else _read_patches(patches)[0].get("patch_size_level0")
+    except ImportLayoutError:
+        return None
+    return side if isinstance(side, int) else None
+
+
+def _patches_of(path: Path, options: ForeignOptions) -> Path | None:
+    patches = options.patches / path.name if options.patches else None
+    return patches if patches is not None and patches.is_file() else None
+
+
 def _read_patches(path: Path) -> tuple[dict[str, Scalar], dict[str, Scalar], tuple[str, ...]]:
     with opened(path) as file:
-        attributes = dict(file["coords"].attrs) if "coords" in file else {}
+        attributes = dict(dataset(file, "coords", path).attrs) if "coords" in set(file) else {}
     lost = beyond(attributes, _PATCH_ATTRIBUTES, "attribute of coords in patches")
     if "patch_size" not in attributes:
         return {}, {}, lost
     try:
         size, level = int(attributes["patch_size"]), int(attributes.get("patch_level", 0))
         downsample = float(np.ravel(attributes.get("downsample", 1.0))[0])
+        side = round(size * downsample)
         facts = _level0_size(attributes) if level == 0 else {}
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise ImportLayoutError(f"{path}: patch_size and downsample must be numbers ({error}).") from error
     if level != 0 and "level_dim" in attributes:
         lost += (f"level_dim of level {level} (attribute of coords in patches)",)
-    return {"patch_size": size, "patch_size_level0": round(size * downsample)}, facts, lost
+    return {"patch_size": size, "patch_size_level0": side}, facts, lost
 
 
 def _level0_size(attributes: dict[str, Any]) -> dict[str, Scalar]:
@@ -92,7 +109,8 @@ def _level0_size(attributes: dict[str, Any]) -> dict[str, Scalar]:
 def files(record: SlideRecord, order: np.ndarray, folder: Path, encoder: str) -> dict[Path, dict[str, Part]]:
     """The files of one slide, by path, as datasets with their attributes.
 
-    Tiles are given as regions of level 0, since a record does not say what other levels its slide has.
+    Tiles are given as regions of level 0, since a record does not say what other levels its slide has, and CLAM reads
+    ``patch_size`` pixels of ``patch_level`` whatever ``downsample`` says.
     """
     coords = record.coords[order].astype(np.int32)
     name = f"{record.slide_id}.h5"
@@ -105,7 +123,7 @@ def files(record: SlideRecord, order: np.ndarray, folder: Path, encoder: str) ->
     side = record.coords_attributes.get("patch_size_level0")
     if isinstance(side, int | float):
         attributes: dict[str, Any] = {
-            "patch_size": int(side),
+            "patch_size": round(side),
             "patch_level": 0,
             "downsample": (1.0, 1.0),
             "name": record.slide_id,

@@ -18,6 +18,7 @@ import numpy as np
 from mmsurv.errors import MmsurvError, StoreError
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.commit import publish
+from mmsurv.store.hdf5_datasets import own_dataset
 from mmsurv.store.interop import clam, trident
 from mmsurv.store.interop.foreign import opened
 from mmsurv.store.interop.trident import Part
@@ -111,10 +112,17 @@ def _write(path: Path, parts: dict[str, Part]) -> bool:
     def check(written: Path) -> None:
         with opened(written) as file:
             for name, (array, _) in parts.items():
-                if name not in file or not np.array_equal(file[name][()], array):
+                if not _holds(file, name, array):
                     raise StoreError(f"{path}: {name} is not what was to be written. Is it another tool's file?")
 
     if not path.exists() and publish(path, write, check):
         return True
     check(path)
     return False
+
+
+def _holds(file: h5py.File, name: str, array: np.ndarray) -> bool:
+    if name not in set(file):
+        return False
+    found = own_dataset(file, name)  # read only once it is of the size that is expected, whosever file it is
+    return found.shape == array.shape and np.array_equal(found[()], array)

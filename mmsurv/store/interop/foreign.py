@@ -18,7 +18,11 @@ import numpy as np
 
 from mmsurv.errors import ImportLayoutError
 from mmsurv.store.hdf5 import reading
+from mmsurv.store.hdf5_datasets import own_dataset, require_filled
 from mmsurv.store.record import Scalar
+
+MAX_BYTES = 16 * 2**30
+"""Most bytes of a dataset that are read: 10^6 tiles of 4096 float32. Compressed, a small file may claim any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +60,27 @@ def opened(path: Path) -> AbstractContextManager[h5py.File]:
 
 
 def dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    if not isinstance(file.get(name), h5py.Dataset):
-        raise ImportLayoutError(f"{path}: no dataset {name!r}; found {', '.join(file) or 'nothing'}.")
-    return file[name]
+    """A dataset whose values lie in the file. Raises ImportLayoutError if there is none, or a link to elsewhere."""
+    try:
+        return own_dataset(file, name)
+    except (KeyError, ValueError) as error:
+        raise ImportLayoutError(f"{path}: {error.args[0]}.") from error
 
 
 def numbers(file: h5py.File, name: str, path: Path) -> np.ndarray:
-    """A dataset of numbers, once its type is known and the file is as large as it says its numbers are."""
+    """A dataset of numbers, once its type and size are known and all of it is in the file."""
     found = dataset(file, name, path)
-    if found.dtype.kind not in "fiu":
+    if found.dtype.kind not in "fiu" or found.shape is None:
         raise ImportLayoutError(f"{path}: {name} are {found.dtype}, expected numbers.")
-    size = path.stat().st_size
-    if found.compression is None and found.nbytes > size:
+    try:
+        require_filled(found, found.id.get_type().get_size())
+    except ValueError as error:
+        raise ImportLayoutError(f"{path}: {error}.") from error
+    part = math.prod(found.chunks or ()) * found.dtype.itemsize
+    if max(found.nbytes, part) > MAX_BYTES:
         raise ImportLayoutError(
-            f"{path}: {name} claim {found.nbytes} bytes, the file has {size}. It was cut or never filled."
+            f"{path}: {name} are {found.shape} {found.dtype}, {max(found.nbytes, part) / 2**30:.1f} GiB in memory; at "
+            f"most {MAX_BYTES / 2**30:.0f} GiB of a slide are imported. Is it one slide? Split it, or encode it here."
         )
     return found[()]
 

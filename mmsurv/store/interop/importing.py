@@ -6,6 +6,8 @@ order; ``source_row`` says where each came from.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmsurv.errors import ImportLayoutError, MmsurvError, StoreError
+from mmsurv.errors import CorruptRecordError, ImportLayoutError, MmsurvError, RecordNotFoundError, StoreError
 from mmsurv.provenance import difference_table
 from mmsurv.store.base import FeatureStore
 from mmsurv.store.factory import create_store
@@ -24,13 +26,22 @@ from mmsurv.store.interop.foreign import ForeignFeatures, ForeignOptions, opened
 from mmsurv.store.rank import rank_order
 from mmsurv.store.record import Scalar, SlideRecord
 
+logger = logging.getLogger("mmsurv")
+
 Layout = Literal["auto", "clam", "trident", "stamp"]
 
 LAYOUTS: dict[str, ModuleType] = {"stamp": stamp, "trident": trident, "clam": clam}
 """In the order in which a file is tried: CLAM's has nothing that the others lack."""
 
-TILE = ("patch_size", "target_magnification", "overlap")
-"""What must be the same in all files of a store: features of tiles of another size are other features."""
+TILE: dict[str, tuple[str, ...]] = {
+    "trident": ("patch_size", "target_magnification", "overlap"),
+    "stamp": ("patch_size", "target_magnification", "overlap"),
+    "clam": (),
+}
+"""What must be the same in all files of a store: features of tiles of another size are other features. CLAM's sizes
+count pixels of the slide, not of the tile as it was encoded, so they differ with the slides' resolutions."""
+NOT_READ = (MmsurvError, OSError, ValueError, TypeError, MemoryError)
+"""What a file that is not what it claims may raise."""
 SAMPLE_SEED = 0
 
 UNKNOWN = {
@@ -55,6 +66,8 @@ class Imported:
     slide_id: str
     n_tiles: int
     problem: str | None = None
+    was_there: bool = False
+    """Whether a good record of the slide was there already; the file was then not imported."""
     lost: tuple[str, ...] = ()
     """Fields of the file that the store has no place for."""
     unknown: tuple[str, ...] = ()
@@ -131,7 +144,7 @@ def import_features(
         "source": "import",
         "layout": kind,
         "encoder": {"name": named, "weights": "unknown"},
-        "tile": _tile(first),
+        "tile": _tile(first, kind),
         "sample": {"seed": SAMPLE_SEED},
     }
     store = create_store(store_path, recipe=recipe, dim=first.features.shape[1], dtype=dtype, backend=backend)
@@ -141,6 +154,8 @@ def import_features(
         results.append(result)
         if on_file:
             on_file(result)
+    if kind == "clam":
+        _warn_of_sizes([result.path for result in results if not result.problem], options)
     return store, results
 
 
@@ -149,15 +164,18 @@ def _import_one(
 ) -> Imported:
     slide_id = path.name.removesuffix(".h5")
     try:
-        if slide_id in store:
-            return Imported(path, slide_id, store.n_tiles(slide_id))
+        if _is_there(slide_id, store):
+            return Imported(path, slide_id, store.n_tiles(slide_id), was_there=True)
         foreign = LAYOUTS[kind].read(path, check_slide_id(slide_id), options)
-        _require_same_kind(foreign, store, path, expected_encoder)
+        _require_same_kind(foreign, store, path, kind, expected_encoder)
         record = _as_record(foreign, path.name)
-    except (MmsurvError, OSError, ValueError, TypeError, MemoryError) as error:
+    except NOT_READ as error:
         return _not_imported(path, slide_id, store, error)
     try:
-        store.write(record)
+        if not store.write(record):
+            # Another process was faster. Its record, and whether it is good, is what there is to tell of.
+            store.extent(slide_id)
+            return Imported(path, slide_id, store.n_tiles(slide_id), was_there=True)
     except OSError as error:
         raise StoreError(
             f"{store.path} cannot be written: {error.strerror or error}. What was imported is whole; make room, then "
@@ -168,28 +186,51 @@ def _import_one(
     return Imported(path, slide_id, len(foreign.features), lost=foreign.lost, unknown=_unknown(record, store))
 
 
+def _is_there(slide_id: str, store: FeatureStore) -> bool:
+    """Whether the slide has a good record; a damaged one is written again."""
+    try:
+        store.extent(slide_id)  # hashes it, unless that was done before
+    except (RecordNotFoundError, CorruptRecordError):
+        return False
+    return True
+
+
+def _warn_of_sizes(paths: list[Path], options: ForeignOptions) -> None:
+    """Say so where tiles are of several sizes in pixels of the slide: CLAM does not say the slides' resolutions."""
+    sides = Counter(side for side in (clam.tile_side(path, options) for path in paths) if side is not None)
+    if len(sides) > 1:
+        found = ", ".join(f"{side} in {count} slides" for side, count in sorted(sides.items()))
+        logger.warning(
+            "Tiles are of different sides in level-0 pixels: %s. They show the same field of view only if the slides' "
+            "resolutions differ likewise, which CLAM's files do not say. If not, import them into stores of their own.",
+            found,
+        )
+
+
 def _not_imported(path: Path, slide_id: str, store: FeatureStore, error: Exception) -> Imported:
     store.write_failure(slide_id, error, source=str(path))
     return Imported(path, slide_id, 0, problem=f"{type(error).__name__}: {error}")
 
 
-def _require_same_kind(foreign: ForeignFeatures, store: FeatureStore, path: Path, encoder: str | None) -> None:
+def _require_same_kind(
+    foreign: ForeignFeatures, store: FeatureStore, path: Path, kind: str, encoder: str | None
+) -> None:
     """A store holds features of one encoder and one kind of tile."""
     if encoder and (foreign.encoder or "unknown") != encoder:
         raise ImportLayoutError(
             f"{path} was encoded by {foreign.encoder or 'unknown'}, the first file by {encoder}. "
             "A store holds features of one encoder."
         )
-    if _tile(foreign) != store.recipe["tile"]:
+    if _tile(foreign, kind) != store.recipe["tile"]:
         raise ImportLayoutError(
             f"{path} has other tiles than the store (store → file):\n"
-            f"{difference_table(store.recipe['tile'], _tile(foreign))}\n"
+            f"{difference_table(store.recipe['tile'], _tile(foreign, kind))}\n"
             "A store holds tiles of one size and resolution: import the others into a store of their own."
         )
 
 
-def _tile(foreign: ForeignFeatures) -> dict[str, Scalar]:
-    found = {key: foreign.coords_attributes[key] for key in TILE if key in foreign.coords_attributes}
+def _tile(foreign: ForeignFeatures, kind: str) -> dict[str, Scalar]:
+    found = {key: foreign.coords_attributes[key] for key in TILE[kind] if key in foreign.coords_attributes}
     # Only where a file says it in µm: from rounded magnifications it would be a guess.
     return found | ({"mpp": foreign.facts["tile_mpp"]} if "tile_mpp" in foreign.facts else {})
 
@@ -222,6 +263,6 @@ def _first_readable(paths: list[Path], layout: Layout, options: ForeignOptions) 
         try:
             kind = detect_layout(path) if layout == "auto" else layout
             return kind, LAYOUTS[kind].read(path, check_slide_id(path.name.removesuffix(".h5")), options)
-        except MmsurvError as error:
-            problems.append(str(error))
+        except NOT_READ as error:
+            problems.append(str(error) if isinstance(error, MmsurvError) else f"{path}: {error!r}")
     raise ImportLayoutError(f"None of the {len(paths)} files in {paths[0].parent} can be imported. {problems[0]}")

@@ -30,7 +30,7 @@ _KNOWN = ("extractor", "unit", "tile_size", "tile_size_um", "tile_size_px", "fea
 
 
 def looks_like(file: h5py.File) -> bool:
-    return "feats" in file and "coords" in file
+    return {"feats", "coords"} <= set(file)
 
 
 def read(path: Path, slide_id: str, options: ForeignOptions) -> ForeignFeatures:

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mmsurv.store.hdf5_datasets import own_dataset
 from mmsurv.store.interop.foreign import (
     ForeignFeatures,
     ForeignOptions,
@@ -37,7 +38,7 @@ Part = tuple[np.ndarray, Mapping[str, Any]]
 
 
 def looks_like(file: h5py.File) -> bool:
-    return "features" in file and "coords" in file and "patch_size_level0" in file["coords"].attrs
+    return {"features", "coords"} <= set(file) and "patch_size_level0" in own_dataset(file, "coords").attrs
 
 
 def read(path: Path, slide_id: str, options: ForeignOptions) -> ForeignFeatures:

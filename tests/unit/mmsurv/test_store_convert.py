@@ -3,8 +3,10 @@
 import dataclasses
 import errno
 import os
+import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -115,6 +117,15 @@ def test_damaged_and_other_records_are_named_and_the_rest_is_copied(tmp_path: Pa
     assert set(done.problems) == {"bare", "whole"}
     assert "is another record than" in done.problems["bare"]
     assert "CorruptRecordError" in done.problems["whole"]
+
+
+def test_a_record_without_its_digest_is_named_and_the_rest_is_copied(tmp_path: Path) -> None:
+    store = filled(tmp_path / "store")
+    with h5py.File(store.record_path("whole"), "r+") as file:
+        del file.attrs["record_sha256"]
+    done = convert(store, tmp_path / "copy", backend="zarr")
+    assert done.copied == ["bare", "none rejected"]
+    assert re.search(r"CorruptRecordError: .*whole\.h5 has no record_sha256.*Delete it", done.problems["whole"])
 
 
 def test_a_store_of_another_recipe_or_the_store_itself_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Folders of CLAM and TRIDENT features become stores."""
 
+import dataclasses
 import errno
 import os
 import re
+import zlib
 from pathlib import Path
 
 import h5py
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 
 from mmsurv.errors import ImportLayoutError, RecipeMismatchError, StoreError
+from mmsurv.store import SlideRecord
 from mmsurv.store.hdf5 import Hdf5Store
+from mmsurv.store.interop import clam
 from mmsurv.store.interop.foreign import ForeignOptions
 from mmsurv.store.interop.importing import import_features
 
@@ -126,12 +130,161 @@ def test_a_file_that_claims_more_than_it_holds_is_not_read(tmp_path: Path) -> No
     assert "features claim 4096000000000 bytes" in str(results[1].problem)
 
 
-def test_a_patches_file_without_a_size_is_named(tmp_path: Path) -> None:
+def test_features_that_unfold_to_more_than_a_slide_are_not_read(tmp_path: Path) -> None:
     write_foreign(tmp_path / "f", "a")
-    (tmp_path / "patches").mkdir()
-    with h5py.File(tmp_path / "patches" / "a.h5", "w") as file:
+    with h5py.File(tmp_path / "f" / "b.h5", "w") as file:
+        part, count = 1 << 18, 64
+        options = {"chunks": (part, 1024), "compression": "gzip"}
+        features = file.create_dataset("features", (part * count, 1024), np.float32, **options)
+        for index in range(count):
+            features.id.write_direct_chunk((part * index, 0), zlib.compress(b"0"))
+        file["coords"] = np.zeros((5, 2), int)
+    _, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert "64.0 GiB in memory; at most 16 GiB of a slide are imported" in str(results[1].problem)
+
+
+def test_features_of_which_a_part_was_never_written_are_not_read(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a")
+    path = write_foreign(tmp_path / "f", "b")
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+        file.create_dataset("features", (20, 6), np.float32, chunks=(5, 6), compression="lzf")[:15] = 1
+    _, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert "features claim 480 bytes" in str(results[1].problem)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"compression": "gzip", "shuffle": True}, {"compression": "lzf"}, {"chunks": (3, 4), "fletcher32": True}],
+)
+def test_filtered_datasets_are_read(tmp_path: Path, filters) -> None:
+    path = write_foreign(tmp_path / "f", "a", tiles=5000, features=np.ones((5000, 6), np.float32))
+    with h5py.File(path, "r+") as file:
+        features, coords = file["features"][()], file["coords"][()]
+        del file["features"], file["coords"]
+        file.create_dataset("features", data=features, **filters)
+        # In few bits each: the file is smaller than the numbers it holds.
+        file.create_dataset("coords", data=coords, chunks=(5000, 2), scaleoffset=0)
+    store, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert [result.problem for result in results] == [None]
+    np.testing.assert_array_equal(store.read("a").coords, coords[store.read("a").source_row])
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("other.h5", "/coords"), h5py.SoftLink("/features")])
+@pytest.mark.parametrize("layout", ["auto", "clam", "trident", "stamp"])
+def test_a_link_to_another_file_is_not_followed(tmp_path: Path, link: object, layout) -> None:
+    path = write_foreign(tmp_path / "f", "a", trident=True)
+    path.rename(tmp_path / "f" / "other.h5")
+    with h5py.File(path, "w") as file:
+        file["features"] = file["feats"] = np.zeros((20, 6), np.float32)
+        file["coords"] = link
+    (tmp_path / "f" / "other.h5").rename(tmp_path / "other.h5")
+    with pytest.raises(ImportLayoutError, match="coords is a link to elsewhere"):
+        import_features(tmp_path / "f", tmp_path / "store", layout=layout)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError(5, "Input/output error"), ValueError("odd")])
+def test_a_first_file_that_cannot_be_read_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    write_foreign(tmp_path / "f", "a")
+    write_foreign(tmp_path / "f", "b")
+    read = clam.read
+
+    def broken(path: Path, *arguments: object) -> object:
+        if path.name == "a.h5":
+            raise error
+        return read(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clam, "read", broken)
+    store, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert store.slide_ids() == ["b"]
+    assert str(error) in str(results[0].problem)
+
+
+def test_a_slide_that_is_there_is_said_to_be_there(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a")
+    import_features(tmp_path / "f", tmp_path / "store")
+    write_foreign(tmp_path / "f", "b")
+    _, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert [(result.slide_id, result.was_there) for result in results] == [("a", True), ("b", False)]
+
+
+def test_a_slide_that_another_process_wrote_meanwhile_is_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_foreign(tmp_path / "f", "a")
+    write = Hdf5Store.write
+
+    def second(self: Hdf5Store, record: SlideRecord) -> bool:
+        write(self, dataclasses.replace(record, features=record.features[:5], coords=record.coords[:5],
+                                        tissue=record.tissue[:5], source_row=np.arange(5)))  # fmt: skip
+        return write(self, record)
+
+    monkeypatch.setattr(Hdf5Store, "write", second)
+    _, (result,) = import_features(tmp_path / "f", tmp_path / "store")
+    assert (result.was_there, result.n_tiles, result.lost) == (True, 5, ())
+
+
+def test_a_record_that_is_not_there_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_foreign(tmp_path / "f", "a")
+    monkeypatch.setattr(Hdf5Store, "write", lambda self, record: False)
+    _, (result,) = import_features(tmp_path / "f", tmp_path / "store")
+    assert "RecordNotFoundError" in str(result.problem)
+    assert result.n_tiles == 0
+
+
+def test_a_damaged_record_is_imported_again(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "f", "a")
+    store, _ = import_features(tmp_path / "f", tmp_path / "store")
+    path = store.record_path("a")
+    extent = store.extent("a")
+    assert extent is not None
+    with path.open("r+b") as file:
+        file.seek(extent.offset)
+        file.write(b"\xff")
+    _, (result,) = import_features(tmp_path / "f", tmp_path / "store")
+    assert (result.problem, result.was_there) == (None, False)
+    assert store.verify("a") == []
+
+
+def write_patches(folder: Path, name: str, **attributes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / f"{name}.h5", "w") as file:
         file["coords"] = np.zeros((1, 2))
-        file["coords"].attrs["patch_size"] = "abc"
+        file["coords"].attrs.update(attributes)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_clam_tiles_of_several_sides_are_imported_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, again: bool
+) -> None:
+    """The same patch_size at another downsample shows another part of the slide, of a size that is not said."""
+    for name, downsample in (("a", 1.0), ("b", 4.0), ("c", 4.0)):
+        write_foreign(tmp_path / "f" / "h5_files", name)
+        write_patches(tmp_path / "f" / "patches", name, patch_size=256, patch_level=1, downsample=(downsample,) * 2)
+    if again:
+        import_features(tmp_path / "f", tmp_path / "store")
+        caplog.clear()
+    store, results = import_features(tmp_path / "f", tmp_path / "store")
+    assert [result.problem for result in results] == [None] * 3
+    assert "different sides in level-0 pixels: 256 in 1 slides, 1024 in 2 slides" in caplog.text
+    assert [store.read(name).coords_attributes["patch_size_level0"] for name in "abc"] == [256, 1024, 1024]
+
+
+def test_clam_tiles_of_one_side_are_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        write_foreign(tmp_path / "f" / "h5_files", name)
+        write_patches(tmp_path / "f" / "patches", name, patch_size=256)
+    write_foreign(tmp_path / "f" / "h5_files", "c")
+    import_features(tmp_path / "f", tmp_path / "store")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("attributes", [{"patch_size": "abc"}, {"patch_size": 256, "downsample": np.inf}])
+def test_a_patches_file_without_a_size_is_named(tmp_path: Path, attributes) -> None:
+    write_foreign(tmp_path / "f", "a")
+    write_patches(tmp_path / "patches", "a", **attributes)
     with pytest.raises(ImportLayoutError, match="patch_size and downsample must be numbers"):
         import_features(tmp_path / "f", tmp_path / "store", options=ForeignOptions(patches=tmp_path / "patches"))
 

@@ -1,6 +1,10 @@
 """A record's zip as others see it: plain Zarr 3, stored, the same bytes whenever it is written."""
 
+import dataclasses
+import gzip
 import json
+import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 import zarr
 from zarr.storage import ZipStore
 
-from mmsurv.errors import CorruptRecordError
+from mmsurv.errors import CorruptRecordError, StoreError
 from mmsurv.store import FeatureStore, create_store
 from mmsurv.store.record import to_arrays
 from mmsurv.store.testing import RECIPE, make_record
@@ -99,18 +103,89 @@ def test_what_was_read_may_be_written_to(store: FeatureStore) -> None:
         ({"data_type": "float64"}, "is float64, expected one of"),
         ({"shape": [60, -8]}, "has shape"),
         ({"shape": "long"}, "has shape"),
-        ({"shape": [60, 9], "chunk_grid": {"configuration": {"chunk_shape": [60, 9]}}}, "cannot reshape"),
+        (
+            {"shape": [60, 9], "chunk_grid": {"configuration": {"chunk_shape": [60, 9]}}},
+            "features/c/0/0 has 960 bytes, expected 1080",
+        ),
         ([], "is no table"),
     ],
 )
 def test_a_record_laid_out_otherwise_is_named(store: FeatureStore, change, message: str) -> None:
     path = store.record_path("slide-1")
-    with zipfile.ZipFile(path) as file:
-        entries = {info.filename: file.read(info) for info in file.infolist()}
-    table = json.loads(entries["features/zarr.json"])
-    entries["features/zarr.json"] = json.dumps(table | change if change else change).encode()
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in entries.items():
-            file.writestr(name, content)
+    table = json.loads(entries(path)["features/zarr.json"])
+    rewrite(path, {"features/zarr.json": json.dumps(table | change if change else change).encode()})
     with pytest.raises(CorruptRecordError, match=rf"slide-1\.zarr\.zip is not a readable record: .*{message}"):
         store.read("slide-1")
+
+
+def entries(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {info.filename: file.read(info) for info in file.infolist()}
+
+
+def rewrite(path: Path, change: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    content = entries(path) | change
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, value in content.items():
+            file.writestr(name, value)
+
+
+def table_of(shape: list[int], data_type: str = "uint8", codecs: tuple[str, ...] = ("bytes", "gzip")) -> bytes:
+    configurations = {"bytes": {"endian": "little"}, "gzip": {"level": 5}}
+    return json.dumps(
+        {
+            "zarr_format": 3, "node_type": "array", "shape": shape, "data_type": data_type, "attributes": {},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}}, "fill_value": 0,
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "codecs": [{"name": name, "configuration": configurations[name]} for name in codecs],
+        }
+    ).encode()  # fmt: skip
+
+
+ZEROS = gzip.compress(bytes(1 << 28))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask/c/0/0": ZEROS}, "what should unfold to 600 bytes does not"),
+        ({"mask/c/0/0": gzip.compress(bytes(600)) + ZEROS}, "what should unfold to 600 bytes does not"),
+        (
+            {"mask/zarr.json": table_of([1 << 14, 1 << 14]), "mask/c/0/0": ZEROS},
+            "mask is .*no more than 67108864 bytes",
+        ),
+        ({"features/zarr.json": table_of([10**9, 8], "float16", ("bytes",))}, "960 bytes, expected 16000000000"),
+        ({"coords/zarr.json": b" " * (1 << 24) + b"{}"}, "coords/zarr.json has 16777218 bytes"),
+        ({"zarr.json": b"[" * 10**6}, "recursion"),
+    ],
+)
+def test_a_record_that_claims_more_than_it_holds_takes_no_memory(store: FeatureStore, change, message: str) -> None:
+    path = store.record_path("slide-1")
+    rewrite(path, change)
+    tracemalloc.start()
+    try:
+        (problem,) = store.verify("slide-1")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert re.search(rf"slide-1\.zarr\.zip is not a readable record: .*{message}", problem)
+    assert peak < 20e6
+
+
+def test_an_entry_that_is_compressed_in_the_zip_is_refused(store: FeatureStore) -> None:
+    rewrite(store.record_path("slide-1"), {}, zipfile.ZIP_DEFLATED)
+    for read in (store.read, store.attributes, store.n_tiles):
+        with pytest.raises(CorruptRecordError, match=r"features/c/0/0 is compressed in the zip, expected plain bytes"):
+            read("slide-1")
+
+
+def test_an_array_that_no_record_has_is_named_and_not_read(store: FeatureStore) -> None:
+    """zarr would make its fill values, a terabyte of them."""
+    rewrite(store.record_path("slide-1"), {"more/zarr.json": table_of([10**6, 10**9])})
+    assert store.verify("slide-1") == ["the zarr library reads other more than mmsurv does."]
+
+
+def test_a_mask_that_could_not_be_read_again_is_not_written(store: FeatureStore) -> None:
+    mask = np.broadcast_to(np.uint8(0), (1 << 14, 1 << 13))
+    with pytest.raises(StoreError, match=r"big: a mask of \(16384, 8192\) pixels, at most 67108864 are kept"):
+        store.write(dataclasses.replace(make_record("big"), mask=mask))

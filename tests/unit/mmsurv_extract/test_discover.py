@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmsurv.errors import ConfigError
-from mmsurv_extract.discover import find_slides
+from mmsurv_extract.discover import Discovery, find_slides
 
 
 def touch(path: Path) -> Path:
@@ -102,3 +102,55 @@ def test_images_are_slides_only_when_they_are_named(tmp_path: Path) -> None:
     touch(tmp_path / "a.svs")
     assert [source.slide_id for source in find_slides([tmp_path]).sources] == ["a"]
     assert [source.slide_id for source in find_slides([tmp_path, image]).sources] == ["a", "label"]
+
+
+def names_and_paths(found: Discovery) -> list[tuple[str, Path]]:
+    return [(source.slide_id, source.path) for source in found.sources]
+
+
+def test_folders_behind_links_are_searched_and_keep_the_name_of_the_link(tmp_path: Path) -> None:
+    touch(tmp_path / "disk" / "x" / "a.svs")
+    touch(tmp_path / "disk" / "series-1" / "0.dcm")
+    slides = tmp_path / "slides"
+    touch(slides / "b.svs")
+    (slides / "more").symlink_to(tmp_path / "disk" / "x")
+    (slides / "case-7").symlink_to(tmp_path / "disk" / "series-1")
+    (slides / "c.svs").symlink_to(tmp_path / "disk" / "x" / "a.svs")
+    assert names_and_paths(find_slides([slides])) == [
+        ("a", slides / "more" / "a.svs"),
+        ("b", slides / "b.svs"),
+        ("c", slides / "c.svs"),
+        ("case-7", slides / "case-7"),
+    ]
+
+
+def test_links_in_a_circle_end_and_a_folder_reached_twice_is_searched_once(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "series" / "0.dcm")
+    touch(tmp_path / "z" / "s.svs")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "z" / "self").symlink_to(tmp_path / "z")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a" / "series")
+    (tmp_path / "link").symlink_to(tmp_path / "z")
+    expected = [("s", tmp_path / "z" / "s.svs"), ("series", tmp_path / "a" / "series")]
+    assert names_and_paths(find_slides([tmp_path])) == expected
+    assert not find_slides([tmp_path]).collisions
+
+
+def test_a_folder_below_two_links_is_searched_once(tmp_path: Path) -> None:
+    touch(tmp_path / "disk" / "below" / "a.svs")
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    (slides / "1").symlink_to(tmp_path / "disk" / "below")
+    (slides / "2").symlink_to(tmp_path / "disk")
+    assert names_and_paths(find_slides([slides])) == [("a", slides / "1" / "a.svs")]
+
+
+def test_a_link_that_leads_nowhere_is_named_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "a.svs")
+    for name in ("b.svs", "folder", "0.dcm"):
+        (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
+    assert names_and_paths(find_slides([tmp_path])) == [("a", tmp_path / "a.svs")]
+    for name in ("b.svs", "folder", "0.dcm"):
+        assert (
+            f"{tmp_path / name}: this link leads to {tmp_path / 'unmounted' / name}, which is not there" in caplog.text
+        )

@@ -170,3 +170,28 @@ def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", noise())
     with opened(path) as slide:
         assert slide.digest() == (hashlib.sha256(path.read_bytes()).hexdigest(), "sha256")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_jpeg_of_which_a_part_is_missing_is_unreadable_though_it_ends_properly(
+    tmp_path: Path, options: dict[str, Any], grey: bool
+) -> None:
+    path = save(tmp_path / "a.jpg", Image.fromarray(noise()).convert("L" if grey else "RGB"), **options)
+    good = path.read_bytes()
+    with opened(path) as slide:
+        assert slide.width == 120
+    for damaged in (good[: len(good) // 2].rstrip(b"\xff") + b"\xff\xd9", good[:900] + bytes(300) + good[1200:]):
+        path.write_bytes(damaged)
+        with Image.open(path) as image:
+            image.load()  # Pillow takes it
+        with pytest.raises(UnreadableSlideError, match=r"a\.jpg: a JPEG image that cannot be decoded \(Corrupt JPEG"):
+            opened(path)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_a_whole_jpeg_is_read_whatever_follows_it(tmp_path: Path, subsampling: str) -> None:
+    path = save(tmp_path / "a.jpg", noise(), subsampling=subsampling)
+    path.write_bytes(path.read_bytes() + b"a camera's notes")
+    with opened(path) as slide, Image.open(path) as image:
+        np.testing.assert_array_equal(whole(slide), np.asarray(image))
