@@ -60,16 +60,20 @@ def import_(
         )  # fmt: skip
     problems = {result.slide_id: result.problem for result in results if result.problem}
     tiles = sum(result.n_tiles for result in results)
+    there = [result.slide_id for result in results if result.was_there]
     lost, unknown = _count(result.lost for result in results), _count(result.unknown for result in results)
     if as_json:
         echo_json(
             {
-                "path": str(opened.path), "imported": [r.slide_id for r in results if not r.problem], "tiles": tiles,
+                "path": str(opened.path), "imported": [r.slide_id for r in results if not r.problem],
+                "were_there": there,
+                "tiles": tiles,
                 "dim": opened.dim, "problems": problems, "lost": lost, "unknown": unknown,
             }
         )  # fmt: skip
     else:
-        click.echo(f"{total - len(problems)} of {total} slides, {tiles} tiles × {opened.dim} in {opened.path}")
+        kept = f" ({len(there)} were there)" if there else ""
+        click.echo(f"{total - len(problems)} of {total} slides{kept}, {tiles} tiles × {opened.dim} in {opened.path}")
     for name, count in lost.items():
         click.echo(f"warning: lost: {name}, of {count} slides: a store has no place for it.", err=True)
     for name, count in unknown.items():
