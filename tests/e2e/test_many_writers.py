@@ -108,7 +108,7 @@ def test_without_leases_two_processes_get_in_each_other_s_way_and_the_store_is_w
     finish(start(slides, tmp_path / "undisturbed"))
     path.mkdir()
     shutil.copy(tmp_path / "undisturbed" / "store.json", path)
-    (path / "leases").write_text("a file where the folder should be")
+    (path / "leases").symlink_to("/proc")  # a folder in which nothing can be made, not even by root
     summaries = [finish(process) for process in [start(slides, path) for _ in range(2)]]
     assert_whole(open_store(path), open_store(tmp_path / "undisturbed"))
     assert open_store(path).leftovers() == []
