@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Processes that share the cores have one thread each: two pools of threads that wait for each other are slower than one.
+# Processes that share the cores have one thread each: pools of threads that wait for each other are slower than one.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
