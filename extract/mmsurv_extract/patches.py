@@ -21,7 +21,7 @@ from mmsurv_extract.discover import LOCATIONS, SlideSource
 from mmsurv_extract.grid import Geometry
 from mmsurv_extract.image import DECODING_ERRORS
 from mmsurv_extract.locations import Locations, read_locations
-from mmsurv_extract.reader.base import TileReader
+from mmsurv_extract.reader.base import Slot, TileReader
 from mmsurv_extract.slide import Slide
 from mmsurv_extract.stop import stop_if_set
 from mmsurv_extract.tile import WHITE, opaque, resample
@@ -169,7 +169,7 @@ class PatchReader(TileReader):
         for first in range(0, len(coords), group_size):
             yield list(range(first, min(first + group_size, len(coords))))
 
-    def _read(self, coords: np.ndarray, group: list[int]) -> Iterator[np.ndarray | UnreadableSlideError]:
+    def _read(self, coords: np.ndarray, group: list[int], slot: Slot) -> Iterator[np.ndarray | UnreadableSlideError]:
         for corner in map(tuple, coords[group].tolist()):
             try:
                 patch = self._files.read(self._rows[corner])

@@ -26,6 +26,9 @@ from mmsurv_extract.stop import stop_if_set
 Inspect = Callable[[np.ndarray], int]
 """Looks at one tile (px, px, 3) uint8 and returns 0, or the code of the reason to leave it out."""
 
+Slot = Callable[[], np.ndarray]
+"""Gives an array (px, px, 3) uint8 to write a tile to."""
+
 Group = list[int]
 """Rows of the coordinates that one thread reads in one go."""
 
@@ -98,8 +101,11 @@ class TileReader(ABC):
         """The rows of ``coords`` in the order and groups they are read in."""
 
     @abstractmethod
-    def _read(self, coords: np.ndarray, group: Group) -> Iterator[np.ndarray | UnreadableSlideError]:
-        """For each row of the group, its tile (px, px, 3) uint8, or why there is none. Runs in a thread."""
+    def _read(self, coords: np.ndarray, group: Group, slot: Slot) -> Iterator[np.ndarray | UnreadableSlideError]:
+        """For each row of the group, its tile (px, px, 3) uint8, or why there is none. Runs in a thread.
+
+        ``slot()`` is the place in the batch of the tile that is yielded next; what is written there is not copied.
+        """
 
     def batches(self, coords: np.ndarray, *, batch_size: int, stop: threading.Event | None = None) -> Iterator[Batch]:
         """Read tiles.
@@ -158,7 +164,7 @@ class TileReader(ABC):
         rows: list[int] = []
         rejected: dict[int, int] = {}
         last_error = None
-        for row, found in zip(group, self._read(coords, group), strict=True):
+        for row, found in zip(group, self._read(coords, group, lambda: tiles[len(rows)]), strict=True):
             stop_if_set(stop)
             if isinstance(found, UnreadableSlideError):
                 rejected[row] = UNREADABLE
@@ -168,7 +174,8 @@ class TileReader(ABC):
             if reason:
                 rejected[row] = reason
                 continue
-            tiles[len(rows)] = found
+            if found.base is not tiles:
+                tiles[len(rows)] = found
             rows.append(row)
         return _Read(rows, tiles[: len(rows)], rejected, last_error)
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mmsurv.errors import UnreadableSlideError
-from mmsurv_extract.reader.base import Group, TileReader
+from mmsurv_extract.reader.base import Group, Slot, TileReader
 from mmsurv_extract.reader.tiff import TiffLevel
 from mmsurv_extract.reader.window import Window, window_of
 from mmsurv_extract.tile import resample
@@ -79,21 +79,21 @@ class FileTileReader(TileReader):
         columns = max(1, CACHE_BYTES // (rows * self._level.tile_bytes))
         return columns * self._level.tile_width
 
-    def _read(self, coords: np.ndarray, group: Group) -> Iterator[np.ndarray | UnreadableSlideError]:
+    def _read(self, coords: np.ndarray, group: Group, slot: Slot) -> Iterator[np.ndarray | UnreadableSlideError]:
         for x, y in coords[group].tolist():
             window = self._window(x, y)
             try:
-                yield self._tile(window)
+                yield self._tile(window, slot)
             except UnreadableSlideError as error:
                 yield error
             finally:
                 self._cache.release(self._file_tiles(window))
 
-    def _tile(self, window: Window) -> np.ndarray:
+    def _tile(self, window: Window, slot: Slot) -> np.ndarray:
         side, px = self._geometry.side_level, self._tile_px
-        pixels = self._paste(window, self._cache, np.empty((window.height, window.width, 3), np.uint8))
         if window.width == window.height == side == px:
-            return pixels
+            return self._paste(window, self._cache, slot())
+        pixels = self._paste(window, self._cache, np.empty((window.height, window.width, 3), np.uint8))
         return resample(Image.fromarray(pixels), side, px, left=window.left, top=window.top)
 
     def _paste(self, window: Window, cache: _Cache, out: np.ndarray) -> np.ndarray:

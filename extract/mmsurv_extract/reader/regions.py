@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mmsurv.errors import UnreadableSlideError
-from mmsurv_extract.reader.base import Group, TileReader
+from mmsurv_extract.reader.base import Group, Slot, TileReader
 from mmsurv_extract.reader.window import is_whole, window_of
 from mmsurv_extract.slide import Slide, open_slide
 from mmsurv_extract.tile import resample
@@ -58,7 +58,7 @@ class RegionReader(TileReader):
         for group in np.split(order, borders):
             yield group.tolist()
 
-    def _read(self, coords: np.ndarray, group: Group) -> Iterator[np.ndarray | UnreadableSlideError]:
+    def _read(self, coords: np.ndarray, group: Group, slot: Slot) -> Iterator[np.ndarray | UnreadableSlideError]:
         with self._handle() as slide:
             whole = self._super_tile(slide, coords[group]) if self._is_dense(coords[group]) else None
             for x, y in coords[group].tolist():
