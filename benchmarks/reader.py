@@ -4,8 +4,8 @@
 
 The slide is made here: a JPEG-tiled pyramid (256-px tiles, 4:2:0, quality 75) of 20,480 × 20,480 pixels, of real glioma
 tissue (``$MMSURV_TEST_DATA/tiles/glioma_*.png``, flipped and turned at random) where it is at hand, else painted.
-That is 0.28 bytes a pixel; the fuller half of the tiles of CMU-1-Small-Region.svs, a real scanner's, has 0.30. Every part is
-read from the page cache by the same number of threads and no tile is encoded.
+That is 0.28 bytes a pixel; the fuller half of the tiles of CMU-1-Small-Region.svs, a real scanner's, has 0.30. Every
+part is read from the page cache by the same number of threads and no tile is encoded.
 
     all     every tile of 224 px at 0.5 µm on a slide of 0.5 µm
     sample  the first 2000 of them in rank order
@@ -154,8 +154,9 @@ def decode(case: Case, threads: int) -> int:
     descriptor = os.open(case.path, os.O_RDONLY)
 
     def read(part: list[int]) -> None:
+        out = np.empty((FILE_TILE, FILE_TILE, 3), np.uint8)
         for index in part:
-            found[1](os.pread(descriptor, sizes[index], offsets[index]))
+            found[1](os.pread(descriptor, sizes[index], offsets[index]), out)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(read, [touched[i::threads] for i in range(threads)]))

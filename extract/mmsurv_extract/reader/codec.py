@@ -14,8 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     import tifffile
 
-Decode = Callable[[bytes], np.ndarray]
-"""From a file tile's bytes to (height, width, 3) uint8 RGB."""
+Decode = Callable[[bytes, np.ndarray], np.ndarray]
+"""From a file tile's bytes to (height, width, 3) uint8 RGB; in the array given where the decoder can write to one."""
 
 _NONE, _JPEG, _LZW, _DEFLATE, _ADOBE_DEFLATE, _APERIO_YCBCR, _APERIO_RGB = 1, 7, 5, 32946, 8, 33003, 33005
 _RGB, _YCBCR = 2, 6
@@ -38,7 +38,7 @@ def decoder(page: tifffile.TiffPage) -> tuple[str, Decode] | None:
     if page.compression == _APERIO_RGB:
         return "jpeg2000", _jpeg2000
     if page.compression == _APERIO_YCBCR:
-        return "jpeg2000-ycbcr", lambda data: rgb_of_ycbcr(_jpeg2000(data))
+        return "jpeg2000-ycbcr", lambda data, out: rgb_of_ycbcr(_jpeg2000(data, out))
     if page.photometric == _RGB and page.compression in (_NONE, _LZW, _DEFLATE, _ADOBE_DEFLATE):
         return "lossless", _lossless(page)
     return None
@@ -51,16 +51,16 @@ def _jpeg(page: tifffile.TiffPage) -> Decode:
     colours = _ADOBE + bytes([0 if page.photometric == _RGB else 1])
     head = _SOI + colours + (page.jpegtables or b"")[2:-2]
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(data: bytes, out: np.ndarray) -> np.ndarray:
         if not data.startswith(_SOI):
             raise ValueError("it is no JPEG stream")
         # strict: libjpeg fills what is missing with grey and only warns; the slide library takes that for an error too.
-        return decode_jpeg(head + data[2:], colorspace="RGB", strict=True)
+        return decode_jpeg(head + data[2:], colorspace="RGB", buffer=out, strict=True)
 
     return decode
 
 
-def _jpeg2000(data: bytes) -> np.ndarray:
+def _jpeg2000(data: bytes, out: np.ndarray) -> np.ndarray:
     from imagecodecs import jpeg2k_decode
 
     return jpeg2k_decode(data)
@@ -74,7 +74,7 @@ def _lossless(page: tifffile.TiffPage) -> Decode:
     shape = (page.tilelength, page.tilewidth, 3)
     differences = page.predictor == 2
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(data: bytes, out: np.ndarray) -> np.ndarray:
         tile = np.frombuffer(decompress(data), np.uint8, count=shape[0] * shape[1] * 3).reshape(shape)
         return np.cumsum(tile, axis=1, dtype=np.uint8) if differences else tile
 

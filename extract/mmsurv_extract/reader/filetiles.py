@@ -45,6 +45,8 @@ class FileTileReader(TileReader):
         self._background = background
         self._descriptor = os.open(level.path, os.O_RDONLY)
         self._cache = _Cache(level, self._descriptor)
+        self._places: dict[int, tuple[Window, list[int]]] = {}
+        """Of the rows that are planned and not read: where they lie, and the file tiles they need."""
 
     def close(self) -> None:
         super().close()
@@ -58,8 +60,9 @@ class FileTileReader(TileReader):
         """
         window = self._window(x, y)
         cache = _Cache(self._level, self._descriptor)
-        cache.expect(self._file_tiles(window))
-        return self._paste(window, cache, np.empty((window.height, window.width, 3), np.uint8))
+        needed = self._file_tiles(window)
+        cache.expect(needed)
+        return self._paste(window, needed, cache, np.empty((window.height, window.width, 3), np.uint8))
 
     def _plan(self, coords: np.ndarray, group_size: int) -> Iterator[Group]:
         """Strips of the slide, left to right; in a strip row by row, as the file is."""
@@ -68,8 +71,11 @@ class FileTileReader(TileReader):
         borders = np.flatnonzero(np.diff(strip[order])) + 1
         for part in np.split(order, borders):
             wanted = part.tolist()
-            needed = [self._file_tiles(self._window(*coords[row].tolist())) for row in wanted]
-            self._cache.expect([index for tiles in needed for index in tiles])
+            for row, (x, y) in zip(wanted, coords[part].tolist(), strict=True):
+                window = self._window(x, y)
+                needed = self._file_tiles(window)
+                self._places[row] = window, needed
+                self._cache.expect(needed)
             for start in range(0, len(wanted), group_size):
                 yield wanted[start : start + group_size]
 
@@ -80,30 +86,30 @@ class FileTileReader(TileReader):
         return columns * self._level.tile_width
 
     def _read(self, coords: np.ndarray, group: Group, slot: Slot) -> Iterator[np.ndarray | UnreadableSlideError]:
-        for x, y in coords[group].tolist():
-            window = self._window(x, y)
+        for row in group:
+            window, needed = self._places.pop(row)
             try:
-                yield self._tile(window, slot)
+                yield self._tile(window, needed, slot)
             except UnreadableSlideError as error:
                 yield error
             finally:
-                self._cache.release(self._file_tiles(window))
+                self._cache.release(needed)
 
-    def _tile(self, window: Window, slot: Slot) -> np.ndarray:
+    def _tile(self, window: Window, needed: list[int], slot: Slot) -> np.ndarray:
         side, px = self._geometry.side_level, self._tile_px
         if window.width == window.height == side == px:
-            return self._paste(window, self._cache, slot())
-        pixels = self._paste(window, self._cache, np.empty((window.height, window.width, 3), np.uint8))
+            return self._paste(window, needed, self._cache, slot())
+        pixels = self._paste(window, needed, self._cache, np.empty((window.height, window.width, 3), np.uint8))
         return resample(Image.fromarray(pixels), side, px, left=window.left, top=window.top)
 
-    def _paste(self, window: Window, cache: _Cache, out: np.ndarray) -> np.ndarray:
+    def _paste(self, window: Window, needed: list[int], cache: _Cache, out: np.ndarray) -> np.ndarray:
         """The window's pixels, from the file tiles it touches."""
         level = self._level
         right = min(window.x + window.width, level.width)
         bottom = min(window.y + window.height, level.height)
         if right < window.x + window.width or bottom < window.y + window.height:
             out[:] = self._background
-        for index in self._file_tiles(window):
+        for index in needed:
             pixels = cache.get(index)
             row, column = divmod(index, level.columns)
             left, top = column * level.tile_width, row * level.tile_height
@@ -136,6 +142,8 @@ class _Cache:
         self._lock = threading.Lock()
         self._uses: dict[int, int] = {}
         self._tiles: dict[int, Future[np.ndarray]] = {}
+        # Arrays to decode to, used again: memory that is asked of the system anew costs as much as copying it.
+        self._spare: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -155,7 +163,7 @@ class _Cache:
                 found = self._tiles[index] = Future()
         if mine:
             try:
-                found.set_result(self._level.read(self._descriptor, index))
+                found.set_result(self._level.read(self._descriptor, index, self._array()))
             except UnreadableSlideError as error:
                 found.set_exception(error)
             except BaseException as error:
@@ -170,7 +178,15 @@ class _Cache:
                 self._uses[index] -= 1
                 if not self._uses[index]:
                     del self._uses[index]
-                    self._tiles.pop(index, None)
+                    ended = self._tiles.pop(index, None)
+                    if ended is not None and ended.exception() is None and ended.result().flags.writeable:
+                        self._spare.append(ended.result())
+
+    def _array(self) -> np.ndarray:
+        with self._lock:
+            if self._spare:
+                return self._spare.pop()
+        return np.empty((self._level.tile_height, self._level.tile_width, 3), np.uint8)
 
 
 def _versions() -> str:

@@ -46,12 +46,13 @@ class TiffLevel:
         """Of one decoded file tile."""
         return self.tile_width * self.tile_height * 3
 
-    def read(self, descriptor: int, index: int) -> np.ndarray:
+    def read(self, descriptor: int, index: int, out: np.ndarray) -> np.ndarray:
         """Decode one file tile.
 
         Args:
             descriptor: of the open file; may be shared by threads.
             index: number of the file tile, row by row.
+            out: (tile_height, tile_width, 3) uint8, which may be written to and returned.
 
         Returns:
             (tile_height, tile_width, 3) uint8 RGB; beyond the level's edge it holds what the file holds there.
@@ -67,7 +68,7 @@ class TiffLevel:
                 f"{self.path}: {where} is cut short, {len(data)} of {size} bytes are there. Copy the file again."
             )
         try:
-            tile = self.decode(data)
+            tile = self.decode(data, out)
         except Exception as error:  # imagecodecs has an error class for each codec
             raise UnreadableSlideError(f"{self.path}: {where} cannot be decoded ({error}). Copy it again.") from error
         if tile.shape != (self.tile_height, self.tile_width, 3) or tile.dtype != np.uint8:

@@ -26,9 +26,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     count: Counter[int] = Counter()
     read = TiffLevel.read
 
-    def counted(self: TiffLevel, descriptor: int, index: int) -> np.ndarray:
+    def counted(self: TiffLevel, descriptor: int, index: int, out: np.ndarray) -> np.ndarray:
         count[index] += 1
-        return read(self, descriptor, index)
+        return read(self, descriptor, index, out)
 
     monkeypatch.setattr(TiffLevel, "read", counted)
     return count
