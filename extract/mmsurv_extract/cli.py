@@ -37,7 +37,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the summar
 @click.argument("slides", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", "store_path", required=True, type=PATH, help="Store to fill; made if missing.")
 @click.option("--recipe", "recipe_name", default="resnet50-20x", show_default=True, metavar="NAME|PATH")
-@click.option("--encoder", metavar="NAME", help="A torchvision classification model, such as resnet18.")
+@click.option("--encoder", metavar="NAME", help="A model of torchvision or timm, or a plug-in's.")
 @click.option("--weights", metavar="FILE|NAME|random", help="Local file, torchvision's name, or seeded random weights.")
 @click.option("--download", is_flag=True, help="Let torchvision fetch weights it names; otherwise nothing is fetched.")
 @click.option("--tiles", "max_tiles", type=click.IntRange(min=0), help="Tiles per slide, N; 0 means all.")
