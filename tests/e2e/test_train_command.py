@@ -108,10 +108,10 @@ def test_train_shows_the_reading_of_the_store(mmsurv, data, tmp_path, monkeypatc
 
 
 def test_a_run_has_exactly_its_files_and_says_how_it_was_made(mmsurv, data, study, tmp_path) -> None:
-    mmsurv("train", *data, "--epochs", 2, "--seed", 5, "-o", tmp_path / "run")
+    mmsurv("train", *data, "--epochs", 2, "--seed", 5, "--data-seed", 7, "-o", tmp_path / "run")
     run = runs.read_run(tmp_path / "run")
     assert sorted(path.name for path in run.path.iterdir()) == sorted(runs.FILES[runs.RUN])
-    assert run.config["recipe"]["fit"] == {**run.config["recipe"]["fit"], "epochs": 2, "seed": 5}
+    assert run.config["recipe"]["fit"] == {**run.config["recipe"]["fit"], "epochs": 2, "seed": 5, "data_seed": 7}
     assert run.config["cohort"]["clinical"] == str(study / "clinical.csv")
     command = run.provenance["command"]
     assert command.startswith("mmsurv train --recipe ")
@@ -193,6 +193,10 @@ def test_a_model_that_needs_rna_without_rna_is_a_usage_error(mmsurv, study, tmp_
         (["--device", "mps"], "--device: fit.device must be auto, cpu, cuda or cuda:N, not 'mps'"),
         (["--device", "meta"], "fit.device must be auto"),
         (["--seed", 2**63], "--seed: fit.seed must be from 0 to"),
+        (["--seeds", 0], "'--seeds': 0 is not in the range x>=1"),
+        (["--seed", 2**63 - 1, "--seeds", 2], "is too high for 2 seeds"),
+        (["--data-seed", 2**63], "--data-seed: fit.data_seed must be from 0 to"),
+        (["--memory", 0], "'--memory': 0.0 is not in the range x>0"),
         (["--split-seed", 2**64], "--split-seed: split.seed must be from 0 to"),
         (["--bootstrap", 10**9], "evaluate.n_bootstrap must be from 0 to 100000"),
         (["--model", "transformer"], "'transformer' is not one of"),

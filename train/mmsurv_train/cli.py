@@ -6,7 +6,6 @@ when a command runs.
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ import click
 
 from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
-from mmsurv_train.recipe import MODELS
+from mmsurv_train.options import memory_option, overlay, setting_options
+from mmsurv_train.recipe import load_train_recipe
 
 if TYPE_CHECKING:
     from mmsurv_train.inputs import Inputs
@@ -26,52 +26,20 @@ if TYPE_CHECKING:
 FOLDER = click.Path(file_okay=False, path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
-OVERRIDES: dict[str, tuple[str, str]] = {
-    "model": ("model", "name"),
-    "epochs": ("fit", "epochs"),
-    "batch_size": ("fit", "batch_size"),
-    "learning_rate": ("fit", "learning_rate"),
-    "seed": ("fit", "seed"),
-    "device": ("fit", "device"),
-    "bag_size": ("bags", "size"),
-    "split_seed": ("split", "seed"),
-    "folds": ("split", "n_folds"),
-    "folds_file": ("split", "folds_file"),
-    "fold": ("split", "fold"),
-    "bootstrap": ("evaluate", "n_bootstrap"),
-}
-"""Which setting of the recipe an option replaces."""
-
-
-def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.option("--recipe", default="default", show_default=True, metavar="NAME|PATH",
-                     help="A shipped recipe (default, table1, table2) or a TOML file."),
-        click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1."),
-        click.option("--model", type=click.Choice(MODELS), help="The network, instead of the recipe's."),
-        click.option("--epochs", type=click.IntRange(1), help="Most epochs."),
-        click.option("--batch-size", type=click.IntRange(0), help="Patients per step; 0 = all."),
-        click.option("--bag-size", type=click.IntRange(0), help="Tiles per bag while training; 0 = all."),
-        click.option("--learning-rate", type=float),
-        click.option("--seed", type=click.IntRange(0), help="Of initialisation, bags and dropout."),
-        click.option("--split-seed", type=click.IntRange(0), help="Of the split or folds."),
-        click.option("--device", help="cpu, cuda, cuda:N or auto."),
-        click.option("--folds", type=click.IntRange(2), metavar="N", help="Cross-validate over N folds."),
-        click.option("--folds-file", type=click.Path(exists=True, dir_okay=False),
-                     help="Cross-validate over the folds of a CSV file (case_id, fold)."),
-        click.option("--fold", type=click.IntRange(0), metavar="K", help="Train only fold K."),
-        click.option("--bootstrap", type=click.IntRange(0), metavar="N",
-                     help="Resamples of patients for the intervals; 0 = none."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
 
 @click.command()
-@_recipe_options
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="A shipped recipe (default, table1, table2) or a TOML file.",
+)
+@click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1.")  # fmt: skip
+@setting_options
 @click.option("--store", type=click.Path(exists=True, file_okay=False), help="Feature store; not for --model rna.")
 @click.option("--complete-cases", is_flag=True, help="Only cases with slides and RNA, whatever the model needs.")
+@memory_option
 @with_cohort_options
 @click.option("-o", "--out", type=FOLDER, required=True, metavar="RUN", help="Run folder to write; must be free.")
 @JSON
@@ -83,6 +51,7 @@ def train(
     row: str | None,
     store: str | None,
     complete_cases: bool,
+    memory: int | None,
     out: Path,
     as_json: bool,
     **overrides: Any,
@@ -98,8 +67,8 @@ def train(
     from mmsurv_train.inputs import Sources
     from mmsurv_train.train import train as train_run
 
-    settings = _settings(recipe, row, overrides)
-    sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases)
+    settings = overlay(load_train_recipe(recipe, row=row), overrides)
+    sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
     with _progress(settings) as watching:
         run = train_run(settings, sources, out, command=_command_line(context), **watching)
     if as_json:
@@ -164,28 +133,6 @@ def report(run: tuple[Path, ...], out: Path, title: str, notes: tuple[str, ...])
 
     write_report([read_run(path) for path in run], out, title=title, notes=notes)
     click.echo(f"Report: {out}")
-
-
-def _settings(recipe: str, row: str | None, overrides: Mapping[str, Any]) -> TrainRecipe:
-    """The recipe with the options over it."""
-    from mmsurv.config import replace
-    from mmsurv_train.recipe import load_train_recipe
-
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if "folds" in given and "folds_file" in given:
-        raise click.UsageError("--folds and --folds-file are two ways to say the same: give one.")
-    settings = load_train_recipe(recipe, row=row)
-    split = settings.split
-    if "folds" in given:
-        split = dataclasses.replace(split, folds_file=None)
-    if "fold" in given and not {"folds", "folds_file"} & set(given) and not split.n_folds and not split.folds_file:
-        raise click.UsageError("--fold needs --folds or --folds-file: which folds?")
-    settings = dataclasses.replace(settings, split=split)
-    for name, value in given.items():
-        table, key = OVERRIDES[name]
-        changed = replace(getattr(settings, table), f"--{name.replace('_', '-')}", **{key: value})
-        settings = dataclasses.replace(settings, **{table: changed})
-    return settings
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Sources:
     store: str | None = None
     complete_cases: bool = False
     """Keep only the cases with slides and RNA, whatever the model needs, so that models meet the same patients."""
+    memory: int | None = None
+    """Most bytes of tile features held at once; None: half of what is free. It changes no number."""
 
 
 @dataclass(frozen=True, kw_only=True)
