@@ -131,7 +131,9 @@ class Bags:
                 )
             if len(array):
                 slides[slide_id] = as_tensor(np.array(array))
-        moments = {name: moments_of(x_ND.split(rows_at_a_time(dim)), name, len(x_ND)) for name, x_ND in slides.items()}
+        moments = {
+            name: moments_of(x_ND.split(rows_at_a_time(dim)), name, len(x_ND)).kept() for name, x_ND in slides.items()
+        }
         empty = [slide_id for slide_id in features if slide_id not in slides]
         return cls(Resident(slides), moments, dim=dim, dtype=torch_dtype(first.dtype), empty=empty)
 

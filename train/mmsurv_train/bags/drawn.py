@@ -50,11 +50,13 @@ class DrawnBags:
     def __len__(self) -> int:
         return len(self._spans)
 
-    def pieces(self, order: Sequence[int]) -> Generator[Sequence[Tensor], None, None]:
+    def pieces(self, order: Sequence[int], *, readers: int = 1) -> Generator[Sequence[Tensor], None, None]:
         """The rows of bags, in the stored dtype.
 
         Args:
             order: which bags, in the order they are wanted; a streamed store is read ahead in it.
+            readers: how many threads go through bags at once, each by a call of its own: they share the memory for
+                features, and take turns where it does not hold a bag of each.
 
         Yields:
             For each bag its rows in turn, as one or more tensors (n, D). Where features are mapped or in memory, views
@@ -64,13 +66,15 @@ class DrawnBags:
         Raises:
             StoreError: a file is no longer the one that was opened.
         """
-        return self._on_device([self._spans[index] for index in order])
+        return self._on_device([self._spans[index] for index in order], readers)
 
     def means(self) -> Tensor:
         """Mean of the tiles of each bag, (B, D) float32; bags of whole slides are not read for it."""
         parts: list[Moments | None] = [self._known(spans) for spans in self._spans]
         unknown = [index for index, part in enumerate(parts) if part is None]
-        for index, tensors in zip(unknown, self._rows.pieces([self._spans[index] for index in unknown]), strict=True):
+        for index, tensors in zip(
+            unknown, self._rows.pieces([self._spans[index] for index in unknown], 1), strict=True
+        ):
             blocks = (block for tensor in tensors for block in tensor.cpu().split(rows_at_a_time(self.dim)))
             parts[index] = moments_of(blocks, self._spans[index][0].slide_id, self.lengths[index])
         return torch.stack([torch.from_numpy(part.mean) for part in parts if part]).float().to(self._device)
@@ -82,7 +86,7 @@ class DrawnBags:
             return None
         return merged(whole)
 
-    def _on_device(self, bags: Sequence[Sequence[Span]]) -> Generator[Sequence[Tensor], None, None]:
-        with closing(self._rows.pieces(bags)) as pieces:
+    def _on_device(self, bags: Sequence[Sequence[Span]], readers: int) -> Generator[Sequence[Tensor], None, None]:
+        with closing(self._rows.pieces(bags, readers)) as pieces:
             for tensors in pieces:
                 yield [tensor.to(self._device) for tensor in tensors]

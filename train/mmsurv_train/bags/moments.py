@@ -24,32 +24,33 @@ BLOCK_ELEMENTS = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of some rows: how many, their mean, and their summed squared deviations from it; (D,) float64."""
+    """Of some rows: how many, and the mean and standard deviation of each feature, (D,) each.
+
+    float64; float32 where they are kept for each slide, since they are what grows with the number of slides.
+    """
 
     n: int
     mean: np.ndarray
-    squares: np.ndarray
+    sd: np.ndarray
+    """Of the rows themselves: divided by n."""
 
-    @property
-    def sd(self) -> np.ndarray:
-        """Standard deviation (of the rows themselves: divided by n)."""
-        return np.sqrt(self.squares / self.n)
+    def kept(self) -> Moments:
+        """The same in half the memory."""
+        return Moments(self.n, self.mean.astype(np.float32), self.sd.astype(np.float32))
 
 
 def merged(parts: Iterable[Moments]) -> Moments:
     """Moments of all rows together. Raises ValueError if there is no part."""
-    total: Moments | None = None
+    n, mean_D, squares_D = 0, np.zeros(1), np.zeros(1)
     for part in parts:
-        if total is None:
-            total = part
-            continue
-        n = total.n + part.n
-        shift_D = part.mean - total.mean
-        squares_D = total.squares + part.squares + shift_D**2 * (total.n * part.n / n)
-        total = Moments(n, total.mean + shift_D * (part.n / n), squares_D)
-    if total is None:
+        both = n + part.n
+        shift_D = part.mean - mean_D if n else np.zeros(1)
+        squares_D = squares_D + part.n * np.square(part.sd, dtype=np.float64) + shift_D**2 * (n * part.n / both)
+        mean_D = mean_D + shift_D * (part.n / both) if n else part.mean.astype(np.float64)
+        n = both
+    if not n:
         raise ValueError("statistics need at least one slide")
-    return total
+    return Moments(n, mean_D, np.sqrt(squares_D / n))
 
 
 def rows_at_a_time(dim: int) -> int:
@@ -57,7 +58,7 @@ def rows_at_a_time(dim: int) -> int:
 
 
 def moments_of(blocks: Iterable[Tensor], slide_id: str, n_tiles: int) -> Moments:
-    """Moments of a slide whose rows come block by block, each block read once.
+    """Moments of a slide whose rows come block by block; each block is read once.
 
     Args:
         blocks: (n, D) each, n at least 1, in the order of the rows; the next may take the memory of the one before.
@@ -85,20 +86,19 @@ def moments_of(blocks: Iterable[Tensor], slide_id: str, n_tiles: int) -> Moments
 def _of_block(x_ND: Tensor) -> Moments | None:
     """Moments of a few rows; None if they hold NaN or Inf."""
     found = _summed(x_ND, torch.float32)
-    if not np.isfinite(found.squares).all():
+    if not np.isfinite(found.sd).all():
         # Squares of large numbers may be too large for float32, never for float64.
         found = _summed(x_ND, torch.float64)
-    return found if np.isfinite(found.squares).all() else None
+    return found if np.isfinite(found.sd).all() else None
 
 
 def _summed(x_ND: Tensor, dtype: torch.dtype) -> Moments:
-    n = len(x_ND)
     around_D = x_ND[0].to(dtype)
     difference_ND = x_ND.to(dtype, copy=True).sub_(around_D)
-    shift_D = difference_ND.sum(0).double() / n
+    shift_D = difference_ND.sum(0).double() / len(x_ND)
     # Rounding may leave a trace below zero where all rows are nearly the same.
-    squares_D = (difference_ND.square_().sum(0).double() - n * shift_D.square()).clamp_(min=0)
-    return Moments(n, (around_D.double() + shift_D).numpy(), squares_D.numpy())
+    variance_D = (difference_ND.square_().sum(0).double() / len(x_ND) - shift_D.square()).clamp_(min=0)
+    return Moments(len(x_ND), (around_D.double() + shift_D).numpy(), variance_D.sqrt().numpy())
 
 
 def _not_finite(x_ND: Tensor) -> list[int]:

@@ -56,7 +56,7 @@ class _Opening:
         self.records[record.slide_id] = record
         self.nbytes += record.nbytes
         blocks = record.blocks(rows_at_a_time(record.store.dim))
-        self.moments[record.slide_id] = moments_of(blocks, record.slide_id, record.n_tiles)
+        self.moments[record.slide_id] = moments_of(blocks, record.slide_id, record.n_tiles).kept()
         if self.fits:
             self._hold(record)
         else:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,17 +43,17 @@ class Record:
     """Where the features begin in the file; None where they do not lie there as plain bytes."""
     n_tiles: int
 
-    @property
-    def nbytes(self) -> int:
-        return self.n_tiles * self.row_bytes
-
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         return self.store.dim * self.store.dtype.itemsize
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         return torch_dtype(self.store.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.n_tiles * self.row_bytes
 
     def blocks(self, rows: int) -> Iterator[Tensor]:
         """All features, so many rows at a time; each block takes the memory of the one before."""

@@ -32,8 +32,13 @@ class Rows(ABC):
         """A tensor (n, D) for each span, which stays as it is; a view where the rows lie in memory."""
 
     @abstractmethod
-    def pieces(self, bags: Sequence[Sequence[Span]]) -> Generator[list[Tensor], None, None]:
-        """For each bag a tensor (n, D) for each span, valid until the next bag is asked for."""
+    def pieces(self, bags: Sequence[Sequence[Span]], readers: int) -> Generator[list[Tensor], None, None]:
+        """For each bag a tensor (n, D) for each span, valid until the next bag is asked for.
+
+        Args:
+            bags: what is wanted, in order.
+            readers: how many such passes are at work at once, this one among them; each in a thread of its own.
+        """
 
     @abstractmethod
     def check(self, bags: Sequence[Sequence[Span]]) -> None:
@@ -55,7 +60,7 @@ class Resident(Rows):
     def read(self, spans: Sequence[Span]) -> list[Tensor]:
         return [self._slides[slide_id][start:stop] for slide_id, start, stop in spans]
 
-    def pieces(self, bags: Sequence[Sequence[Span]]) -> Generator[list[Tensor], None, None]:
+    def pieces(self, bags: Sequence[Sequence[Span]], readers: int) -> Generator[list[Tensor], None, None]:
         for spans in bags:
             yield self.read(spans)
 
