@@ -7,10 +7,8 @@ when a command runs.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,10 +16,6 @@ from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
 from mmsurv_train.options import memory_option, overlay, setting_options
 from mmsurv_train.recipe import load_train_recipe
-
-if TYPE_CHECKING:
-    from mmsurv_train.inputs import Inputs
-    from mmsurv_train.recipe import TrainRecipe
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -61,16 +55,20 @@ def train(
     \b
     mmsurv train --store STORE --clinical clinical.csv --rna rna.csv -o runs/cross-attention
     mmsurv train --store STORE --clinical clinical.csv --rna rna.csv --model joint --folds 5 -o runs/joint
+    mmsurv train --store STORE --clinical clinical.csv --rna rna.csv --seeds 5 --folds 5 -o runs/ensembles
     mmsurv train --clinical clinical.csv --rna rna.csv --model rna -o runs/rna
+
+    All folds and seeds are trained in one pass. A training that was stopped goes on when the command is given again.
     """
     from mmsurv_train import summary
     from mmsurv_train.inputs import Sources
     from mmsurv_train.train import train as train_run
+    from mmsurv_train.watching import watching
 
     settings = overlay(load_train_recipe(recipe, row=row), overrides)
     sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
-    with _progress(settings) as watching:
-        run = train_run(settings, sources, out, command=_command_line(context), **watching)
+    with watching() as watch:
+        run = train_run(settings, sources, out, command=command_line(context), **watch.callbacks())
     if as_json:
         _print_json({"run": str(out), "metrics": run.metrics})
     else:
@@ -83,10 +81,17 @@ def train(
 @click.option("--store", type=click.Path(exists=True, file_okay=False), help="Where the store is now.")
 @click.option("--clinical", type=click.Path(exists=True, dir_okay=False), help="Where the clinical table is now.")
 @click.option("--rna", type=click.Path(exists=True, dir_okay=False), help="Where the RNA table is now.")
+@memory_option
 @JSON
 @click.pass_context
 def evaluate(
-    context: click.Context, run: Path, store: str | None, clinical: str | None, rna: str | None, as_json: bool
+    context: click.Context,
+    run: Path,
+    store: str | None,
+    clinical: str | None,
+    rna: str | None,
+    memory: int | None,
+    as_json: bool,
 ) -> None:
     """Compute the predictions and metrics of RUN again from its model, and compare them bit for bit.
 
@@ -95,7 +100,7 @@ def evaluate(
     from mmsurv_train import summary
     from mmsurv_train.evaluate import evaluate as evaluate_run
 
-    found = evaluate_run(run, store=store, clinical=clinical, rna=rna)
+    found = evaluate_run(run, store=store, clinical=clinical, rna=rna, memory=memory)
     if as_json:
         _print_json(
             {
@@ -135,48 +140,7 @@ def report(run: tuple[Path, ...], out: Path, title: str, notes: tuple[str, ...])
     click.echo(f"Report: {out}")
 
 
-@contextmanager
-def _progress(settings: TrainRecipe) -> Iterator[dict[str, Callable[..., None]]]:
-    """Shows the reading of slides, then all epochs of all folds: a bar on a terminal, plain lines otherwise.
-
-    Yields:
-        The callbacks of ``mmsurv_train.train.train``, by name.
-    """
-    from contextlib import ExitStack
-
-    from mmsurv.progress import progress
-
-    epochs, started, seen = settings.fit.epochs, list[int](), 0
-    reading: list[Callable[[float], None]] = []
-    training: list[Callable[[float], None]] = []
-
-    def on_slide(n_slides: int) -> None:
-        if not reading:
-            reading.append(bars.enter_context(progress(n_slides, "Reading features", unit="slides")))
-        reading[0](1)
-
-    def on_start(data: Inputs, n_models: int) -> None:
-        bars.close()  # one bar at a time
-        cases = data.cohort.cases
-        counts = f"{len(cases)} cases, {int(cases['event'].sum())} events, {len(data.cohort.slides)} slides"
-        for line in (*data.notices(settings.model.name), f"{settings.model.name}: {counts}"):
-            click.echo(line, err=True)
-        label = "Training" if n_models == 1 else f"Training {n_models} folds"
-        training.append(bars.enter_context(progress(n_models * epochs, label, unit="epochs")))
-
-    def on_epoch(fold: int, row: Mapping[str, float]) -> None:
-        nonlocal seen
-        if fold not in started:
-            started.append(fold)
-        reached = (len(started) - 1) * epochs + int(row["epoch"])  # jumps where a fold stopped early
-        training[0](reached - seen)
-        seen = reached
-
-    with ExitStack() as bars:
-        yield {"on_slide": on_slide, "on_start": on_start, "on_epoch": on_epoch}
-
-
-def _command_line(context: click.Context) -> str:
+def command_line(context: click.Context) -> str:
     """The command as it was given: only what stood on the command line, in the order of the options."""
     words = ["mmsurv", str(context.info_name)]
     for parameter in context.command.params:
