@@ -31,9 +31,7 @@ class CrossAttention(nn.Module):
     feature_mean: Tensor
     feature_sd: Tensor
 
-    def __init__(
-        self, *, feature_dim: int, dim: int, heads: int = 1, networks: int = 1, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, *, feature_dim: int, dim: int, heads: int = 1, networks: int = 1, dropout: float = 0.0) -> None:
         """
         Args:
             feature_dim: width of a tile's features.

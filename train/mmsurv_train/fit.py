@@ -187,9 +187,7 @@ class _Preparation:
         rows = [pd.Index(part).map(self._row).to_numpy(dtype="int64") for part in (train, validation)]
         fit = job.recipe.fit
         return [
-            Network(
-                job=index, seed=seed, recipe=job.recipe, preprocess=preprocess, train=rows[0], validation=rows[1]
-            )
+            Network(job=index, seed=seed, recipe=job.recipe, preprocess=preprocess, train=rows[0], validation=rows[1])
             for seed in range(fit.seed, fit.seed + fit.n_seeds)
         ]
 

@@ -12,7 +12,7 @@ Shape suffixes: M networks, B patients, N tiles of a bag, D feature dim, G genes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from mmsurv_train.recipe import ModelName, ModelSettings
 Pooled = tuple[Tensor, Tensor] | Tensor | None
 """What a model is told of the tiles: z (M, B, R, D) and s (M, B, R) of ``pool.softmax_pool`` for "attention", the mean
 tile (M or 1, B, D) for "mean", None for "none"."""
-T = TypeVar("T")
 
 
 class SurvivalModel(nn.Module):
@@ -63,10 +62,12 @@ class SurvivalModel(nn.Module):
         if self.pools == "none":
             return self.answer(rna_MBG, None)
         dim, like = self._of_tiles()
-        read = as_bags(_given(bags, "bags"), feature_dim=dim)
+        if bags is None:
+            raise ValueError("this model needs bags")
+        read = as_bags(bags, feature_dim=dim)
         if self.pools == "mean":
             return self.answer(rna_MBG, _means(read, like)[None])
-        u_BMRD = self.ask(_given(rna_MBG, "RNA")).transpose(0, 1)
+        u_BMRD = self.ask(_given(rna_MBG)).transpose(0, 1)
         z_TD, s_T = softmax_pool(u_BMRD.flatten(0, 2), [u_BMRD.shape[1] * u_BMRD.shape[2]] * len(u_BMRD), read)
         z_BMRD, s_BMR = z_TD.view_as(u_BMRD), s_T.view(u_BMRD.shape[:3])
         return self.answer(rna_MBG, (z_BMRD.transpose(0, 1), s_BMR.transpose(0, 1)))
@@ -126,13 +127,13 @@ class CrossAttentionFusion(SurvivalModel):
         return self.attention_dropout.rates
 
     def ask(self, rna_MBG: Tensor) -> Tensor:
-        return self.cross_attention.ask(self.query(_given(rna_MBG, "RNA"))[:, :, None])
+        return self.cross_attention.ask(self.query(_given(rna_MBG))[:, :, None])
 
     def answer(self, rna_MBG: Tensor | None, pooled: Pooled) -> Tensor:
         assert isinstance(pooled, tuple)
         parts = [self.cross_attention.answer(*pooled)[:, :, 0]]
         if self.rna is not None:
-            parts.append(self.rna(_given(rna_MBG, "RNA")))
+            parts.append(self.rna(_given(rna_MBG)))
         return self.head(torch.cat(parts, 2))[..., 0]
 
 
@@ -167,7 +168,7 @@ class JointFusion(MeanPooling):
         self.head = _head(settings, feature_dim + _rna_width(settings[0], n_genes), self.noise)
 
     def answer(self, rna_MBG: Tensor | None, pooled: Pooled) -> Tensor:
-        image_MBD, rna_MBE = self.standardised(pooled), self.rna(_given(rna_MBG, "RNA"))
+        image_MBD, rna_MBE = self.standardised(pooled), self.rna(_given(rna_MBG))
         return self.head(torch.cat([image_MBD, rna_MBE], 2))[..., 0]
 
 
@@ -197,7 +198,7 @@ class RnaOnly(SurvivalModel):
 
     def answer(self, rna_MBG: Tensor | None, pooled: Pooled) -> Tensor:
         del pooled
-        return self.head(self.rna(_given(rna_MBG, "RNA")))[..., 0]
+        return self.head(self.rna(_given(rna_MBG)))[..., 0]
 
 
 _MODELS: dict[ModelName, Callable[..., SurvivalModel]] = {
@@ -280,9 +281,7 @@ def _rna_width(settings: ModelSettings, n_genes: int) -> int:
 
 def _head(settings: Sequence[ModelSettings], width: int, noise: Noise) -> nn.Module:
     """Dropout → linear layer, without a bias: adding one number to all risks changes no Cox likelihood."""
-    return nn.Sequential(
-        Dropout([one.dropout for one in settings], noise), Linear(len(settings), width, 1, bias=False)
-    )
+    return nn.Sequential(Dropout([one.dropout for one in settings], noise), Linear(len(settings), width, 1, bias=False))
 
 
 def _means(bags: TileBags, like: Tensor) -> Tensor:
@@ -292,7 +291,7 @@ def _means(bags: TileBags, like: Tensor) -> Tensor:
     return mean_BD / torch.tensor(list(bags.lengths), dtype=like.dtype, device=like.device)[:, None]
 
 
-def _given(value: T | None, what: str) -> T:
-    if value is None:
-        raise ValueError(f"this model needs {what}")
-    return value
+def _given(rna: Tensor | None) -> Tensor:
+    if rna is None:
+        raise ValueError("this model needs RNA")
+    return rna

@@ -103,5 +103,5 @@ def initialise(model: nn.Module, seeds: Sequence[int]) -> None:
     for m, seed in enumerate(seeds):
         generator = torch.Generator().manual_seed(seed)
         for module in model.modules():
-            if module is not model and hasattr(module, "initialise"):
+            if isinstance(module, Linear):
                 module.initialise(m, generator)

@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -227,11 +228,14 @@ class Pass:
         return self._cached[key]
 
     def _rna(self, turn: Turn, s: int) -> Tensor | None:
-        of_networks = [self.rna(network) for network in self.stacks[s].networks]
-        if of_networks[0] is None:
-            return None
         patients = torch.from_numpy(turn.patient)[turn.rows(s)]
-        return torch.stack([rna_PG[rows.to(rna_PG.device)] for rna_PG, rows in zip(of_networks, patients, strict=True)])
+        found = []
+        for network, rows in zip(self.stacks[s].networks, patients, strict=True):
+            rna_PG = self.rna(network)
+            if rna_PG is None:
+                return None
+            found.append(rna_PG[rows.to(rna_PG.device)])
+        return torch.stack(found)
 
     def _step(self, turn: Turn, step: int) -> None:
         self._step_number = self.epoch * 100_000 + step
@@ -244,7 +248,7 @@ class Pass:
                         self._judge(s, m, risks[s][m, first : len(turn.seen[s][m])].detach())
         losses, moving = [], []
         for s, risk_MB in enumerate(risks):
-            sets = self._kept(("risk sets", s, id(turn)), turn, lambda s=s: self._risk_sets(turn, s))
+            sets = self._kept(("risk sets", s, id(turn)), turn, partial(self._risk_sets, turn, s))
             finite = (torch.isfinite(risk_MB) | ~turn.used(s)).all(1)
             loss_M = sets.loss(risk_MB)
             moving.append(self._hear(s, loss_M.detach(), sets.events_M, finite))
@@ -324,7 +328,8 @@ class Pass:
 
 def shape_of(network: Network) -> Any:
     """Networks of one shape can be stacked: alike in all but seed, fold and the settings each may have of its own."""
-    model = dataclasses.replace(network.recipe.model, **dict.fromkeys(PER_NETWORK, 0.0))
+    own: dict[str, Any] = dict.fromkeys(PER_NETWORK, 0.0)
+    model = dataclasses.replace(network.recipe.model, **own)
     return model, network.preprocess.genes, network.preprocess.feature_dim, network.recipe.fit.ties
 
 

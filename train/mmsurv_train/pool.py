@@ -315,7 +315,11 @@ class _SoftmaxPool(torch.autograd.Function):
         plan.run(work)
         ctx.plan, ctx.keep = plan, keep
         if weights is not None:
-            found = {i: a_NR.T for group in plan.groups for i, a_NR in zip(group, memory[group[0]][0], strict=True)}
+            found = dict[int, Tensor]()
+            for group in plan.groups:
+                a_GNR = memory[group[0]][0]
+                assert a_GNR is not None
+                found |= {i: a_NR.T for i, a_NR in zip(group, a_GNR, strict=True)}
             weights += [found.get(i, u_TD.new_empty(0, length)) for i, length in enumerate(lengths)]
         ctx.memory = {first: (a if kept else None, log_sum) for first, (a, log_sum) in memory.items()}
         ctx.save_for_backward(u_TD, z_TD, s_T)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RiskTables:
-    """Risks of a cohort; higher means an earlier death. ``risk_0``, … are those of a model's networks, if it has many."""
+    """Risks of a cohort; higher means an earlier death. ``risk_0``, … are its networks', if it has several."""
 
     slides: pd.DataFrame
     """slide_id, case_id, risk[, risk_0, …]: of a slide's own bag."""
@@ -149,18 +149,12 @@ def _risks(
 ) -> list[Tensor]:
     """Risks (M, B) of each member, without dropout, on the CPU."""
     models = [copy.deepcopy(member.model).to(device).eval() for member in members]
-    rnas = [
-        _rna(member, model, cohort, asked.owner, device) for member, model in zip(members, models, strict=True)
-    ]
+    rnas = [_rna(member, model, cohort, asked.owner, device) for member, model in zip(members, models, strict=True)]
     pooled = _pooled(models, rnas, bags, asked)
-    return [
-        model.answer(rna_MBG, found).cpu() for model, rna_MBG, found in zip(models, rnas, pooled, strict=True)
-    ]
+    return [model.answer(rna_MBG, found).cpu() for model, rna_MBG, found in zip(models, rnas, pooled, strict=True)]
 
 
-def _rna(
-    member: Member, model: SurvivalModel, cohort: Cohort, owner: list[str], device: torch.device
-) -> Tensor | None:
+def _rna(member: Member, model: SurvivalModel, cohort: Cohort, owner: list[str], device: torch.device) -> Tensor | None:
     if not member.preprocess.n_genes or cohort.rna is None:
         return None
     rna_BG = torch.from_numpy(member.preprocess.rna(cohort.rna.loc[owner])).to(device)
@@ -179,9 +173,7 @@ def _pooled(
             mean_BD = torch.cat([bags.mean(slides) for slides in asked.slides])
         return [mean_BD[None] for _ in models]
     us_BMRD = [model.ask(_given(rna)).transpose(0, 1) for model, rna in zip(models, rnas, strict=True)]
-    zs_BXD = softmax_pool_each(
-        [u_BMRD.flatten(1, 2) for u_BMRD in us_BMRD], bags.draw(asked.slides, size=asked.size)
-    )
+    zs_BXD = softmax_pool_each([u_BMRD.flatten(1, 2) for u_BMRD in us_BMRD], bags.draw(asked.slides, size=asked.size))
     pooled: list[Pooled] = []
     for z_BXD, u_BMRD in zip(zs_BXD, us_BMRD, strict=True):
         z_MBRD = z_BXD.view(u_BMRD.shape).transpose(0, 1)

@@ -105,7 +105,9 @@ class Stack:
 
     def _new_adam(self) -> tuple[torch.optim.Adam, list[list[nn.Parameter]]]:
         """Adam over views of the parameters, one for each network: it takes a learning rate for each."""
-        views = [[nn.Parameter(parameter.detach()[m]) for m in range(len(self))] for parameter in self.model.parameters()]
+        views = [
+            [nn.Parameter(parameter.detach()[m]) for m in range(len(self))] for parameter in self.model.parameters()
+        ]
         groups = [
             {
                 "params": [of_all[m] for of_all in views],

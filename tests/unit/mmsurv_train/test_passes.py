@@ -47,7 +47,10 @@ def bags(cohort):
     rng = np.random.default_rng(2)
     lengths = rng.integers(1, 40, len(cohort.slides))
     return Bags.from_arrays(
-        {name: rng.normal(size=(n, DIM)).astype(np.float32) for name, n in zip(cohort.slides["slide_id"], lengths)}
+        {
+            name: rng.normal(size=(n, DIM)).astype(np.float32)
+            for name, n in zip(cohort.slides["slide_id"], lengths, strict=True)
+        }
     )
 
 
@@ -110,4 +113,6 @@ def test_m_models_in_one_pass_equal_m_runs(name, cohort, bags):
             history = in_company.history[in_company.history["seed"] == fit.seed].reset_index(drop=True)
             pd.testing.assert_frame_equal(single.history, history, rtol=1e-8, atol=1e-10)
             for key, value in single.model.state_dict().items():
-                torch.testing.assert_close(value, in_company.model.state_dict()[key][seed : seed + 1], rtol=1e-8, atol=1e-8)
+                torch.testing.assert_close(
+                    value, in_company.model.state_dict()[key][seed : seed + 1], rtol=1e-8, atol=1e-8
+                )
