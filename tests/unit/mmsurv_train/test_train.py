@@ -14,7 +14,7 @@ from mmsurv.errors import ConfigError, RunError, SplitError
 from mmsurv_train import fit, inputs, stack, unfinished, writing
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Sources
-from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, RnaSettings, SplitSettings, TrainRecipe
 from mmsurv_train.train import Configuration, train, train_all
 
 RECIPE = TrainRecipe(
@@ -209,12 +209,14 @@ def test_models_that_meet_the_same_patients_share_a_pass(sources, passes, tmp_pa
 
 def test_a_configuration_that_fails_is_named_and_stops_no_other(sources, tmp_path) -> None:
     missing = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=7))
-    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing)
+    constant = dataclasses.replace(RECIPE, rna=RnaSettings(min_variance=1e9))
+    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing, constant=constant)
     places = {one.name: tmp_path / "runs" / one.name for one in chosen}
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
     assert found["good"].kind == runs.CROSS_VALIDATION
     assert "Lower fit.learning_rate" in str(found["diverges"])
     assert "fold 7 does not exist" in str(found["missing"])
+    assert "constant, fold 0: None of the 6 genes varies" in str(found["constant"])
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["good"]
     assert not (tmp_path / "unfinished").exists()
 
