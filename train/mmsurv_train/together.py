@@ -6,7 +6,7 @@ together; a configuration that fails is named and stops no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -85,7 +85,8 @@ def train_together(
     Args:
         configurations: at least one.
         sources: tables and store of all.
-        places: where each run goes, by the configuration's name; a run that is there is kept.
+        places: where each run goes, by the configuration's name; one without a place is trained and not written, as
+            it was by the pass that was stopped.
         unfinished: where the state is kept meanwhile; deleted when every run that can be is in place.
         command: for the record.
         watching: whom to tell.
@@ -112,7 +113,7 @@ def train_together(
         watching.on_start(data, jobs)
         fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=watching.on_epoch, checkpoint=checkpoint)
         watching.on_end()
-        folds, failed = _score(members, fitted, data)
+        folds, failed = _score(members, fitted, data, places)
         found.update(failed)
         record = writing.record(data, sources, command=command, device=device)
         recipes = {one.name: one.recipe for one in configurations}
@@ -179,9 +180,9 @@ def _request(configurations: Sequence[Configuration], sources: Sources, data: In
 
 
 def _score(
-    members: Sequence[_Member], fitted: Sequence[Fitted | FitFailed], data: Inputs
+    members: Sequence[_Member], fitted: Sequence[Fitted | FitFailed], data: Inputs, places: Container[str]
 ) -> tuple[dict[str, dict[int, writing.Result]], dict[str, Outcome]]:
-    """The results of each configuration by fold, and the configurations with a fold that failed."""
+    """The results by fold of each configuration that has a place, and the configurations with a fold that failed."""
     from mmsurv_train.fit import FitFailed
     from mmsurv_train.predict import predict_many
 
@@ -192,7 +193,9 @@ def _score(
     whole = [
         (member, one)
         for member, one in zip(members, fitted, strict=True)
-        if not isinstance(one, FitFailed) and member.configuration.name not in failed
+        if not isinstance(one, FitFailed)
+        and member.configuration.name not in failed
+        and member.configuration.name in places
     ]
     folds: dict[str, dict[int, writing.Result]] = {}
     for alike in _alike(whole):
@@ -220,8 +223,7 @@ def _named(error: MmsurvError, member: _Member) -> MmsurvError:
 
 def _write(path: Path, origin: writing.Origin, folds: Mapping[int, writing.Result]) -> Outcome:
     try:
-        if not (path / runs.METRICS).is_file():  # of a pass that was stopped while it wrote
-            writing.write_run(path, origin, folds)
+        writing.write_run(path, origin, folds)
         return runs.read_run(path)
     except MmsurvError as error:
         return error

@@ -14,7 +14,10 @@ import pytest
 
 from mmsurv.cohort import CohortOptions
 from mmsurv.config import to_table
-from mmsurv.errors import ConfigError, RunError, SplitError
+from mmsurv.errors import CohortError, ConfigError, RunError, SplitError
+from mmsurv.store import create_store
+from mmsurv.store.testing import RECIPE as RECIPE_OF_STORE
+from mmsurv.store.testing import make_record
 from mmsurv_train import fit, inputs, stack, unfinished, writing
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Sources
@@ -216,6 +219,25 @@ def test_a_fold_whose_risks_stop_being_finite_is_named(sources, tmp_path) -> Non
     with pytest.raises(ConfigError, match=r"fold 0.*Lower fit\.learning_rate"):
         train(with_fit(learning_rate=1e30), sources, tmp_path / "run", command="")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_made_meanwhile_by_someone_else_is_not_taken_for_ones_own(sources, tmp_path) -> None:
+    def overtaken(*_: object) -> None:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / runs.METRICS).write_text("someone else's")
+
+    with pytest.raises(RunError, match="already holds a run"):
+        train(with_fit(n_seeds=1), sources, tmp_path / "run", command="", on_epoch=overtaken)
+    assert (tmp_path / "run" / runs.METRICS).read_text() == "someone else's"
+
+
+def test_a_store_without_any_slide_of_the_cohort_is_refused(sources, tmp_path) -> None:
+    store = create_store(tmp_path / "store", recipe=RECIPE_OF_STORE, dim=8)
+    store.write(make_record("someone-else", tiles=3, seed=0))
+    with pytest.raises(
+        CohortError, match=r"no slide of the store belongs to a case .*'slide-00', the store 'someone-else'"
+    ):
+        train(RECIPE, dataclasses.replace(sources, store=str(tmp_path / "store")), tmp_path / "run", command="")
 
 
 def test_configurations_that_need_the_same_data_share_a_pass(sources, passes, tmp_path) -> None:
