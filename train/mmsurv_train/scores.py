@@ -19,7 +19,7 @@ from mmsurv_train import metrics, seeds
 from mmsurv_train.recipe import EvaluateSettings
 
 if TYPE_CHECKING:
-    from mmsurv_train.fit import RiskTables
+    from mmsurv_train.predict import RiskTables
 
 PARTS = ("train", "validation", "test")
 LEVELS = ("wsi", "case")
