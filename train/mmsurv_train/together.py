@@ -108,7 +108,7 @@ def train_together(
         return found
     with unfinished.going_on(_request(configurations, sources, data)) as checkpoint:
         data = inputs.read_features(data, recipe.model, sources, on_slide=watching.on_slide)
-        jobs = [FitJob(recipe=one.configuration.recipe, split=one.split, name=one.name) for one in members]
+        jobs = [FitJob(recipe=one.configuration.recipe, split=one.split) for one in members]
         watching.on_start(data, jobs)
         fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=watching.on_epoch, checkpoint=checkpoint)
         watching.on_end()
@@ -181,7 +181,7 @@ def _request(configurations: Sequence[Configuration], sources: Sources, data: In
 def _score(
     members: Sequence[_Member], fitted: Sequence[Fitted | FitFailed], data: Inputs
 ) -> tuple[dict[str, dict[int, writing.Result]], dict[str, Outcome]]:
-    """The results of each configuration by fold, predicted in one read; and those with a fold that failed."""
+    """The results of each configuration by fold, and the configurations with a fold that failed."""
     from mmsurv_train.fit import FitFailed
     from mmsurv_train.predict import predict_many
 
@@ -194,14 +194,23 @@ def _score(
         for member, one in zip(members, fitted, strict=True)
         if not isinstance(one, FitFailed) and member.configuration.name not in failed
     ]
-    models = [(one.model, one.preprocess, member.configuration.recipe) for member, one in whole]
-    tables = predict_many(models, data.cohort, data.bags) if models else []
     folds: dict[str, dict[int, writing.Result]] = {}
-    for (member, one), risks in zip(whole, tables, strict=True):
-        scored = results.score(member.configuration.recipe, data, member.split, risks)
-        result = writing.Result(split=member.split, fitted=one, scored=scored)
-        folds.setdefault(member.configuration.name, {})[member.k] = result
+    for alike in _alike(whole):
+        models = [(one.model, one.preprocess, member.configuration.recipe) for member, one in alike]
+        for (member, one), risks in zip(alike, predict_many(models, data.cohort, data.bags), strict=True):
+            scored = results.score(member.configuration.recipe, data, member.split, risks)
+            result = writing.Result(split=member.split, fitted=one, scored=scored)
+            folds.setdefault(member.configuration.name, {})[member.k] = result
     return folds, failed
+
+
+def _alike(whole: Sequence[tuple[_Member, Fitted]]) -> list[list[tuple[_Member, Fitted]]]:
+    """Members that can be asked in one read: of one model, with the same bags."""
+    groups: dict[Any, list[tuple[_Member, Fitted]]] = {}
+    for member, one in whole:
+        recipe = member.configuration.recipe
+        groups.setdefault((recipe.model.name, recipe.bags), []).append((member, one))
+    return list(groups.values())
 
 
 def _named(error: MmsurvError, member: _Member) -> MmsurvError:

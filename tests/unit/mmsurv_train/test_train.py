@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +13,12 @@ import numpy as np
 import pytest
 
 from mmsurv.cohort import CohortOptions
+from mmsurv.config import to_table
 from mmsurv.errors import ConfigError, RunError, SplitError
-from mmsurv_train import fit, inputs, unfinished, writing
+from mmsurv_train import fit, inputs, stack, unfinished, writing
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Sources
-from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, RnaSettings, SplitSettings, TrainRecipe
 from mmsurv_train.train import Configuration, train, train_all
 
 RECIPE = TrainRecipe(
@@ -34,16 +38,30 @@ def sources(study: Path) -> Sources:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The names of the jobs of every pass."""
-    seen: list[list[str]] = []
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The first seed of every job that is fitted together."""
+    seen: list[list[int]] = []
     together = fit.fit_many
 
     def watched(jobs, *arguments, **options):
-        seen.append([job.name for job in jobs])
+        seen.append([job.recipe.fit.seed for job in jobs])
         return together(jobs, *arguments, **options)
 
     monkeypatch.setattr(fit, "fit_many", watched)
+    return seen
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many networks each step of training moved."""
+    seen: list[int] = []
+    step = stack.Stack.step
+
+    def watched(self, moving):
+        seen.append(sum(moving))
+        step(self, moving)
+
+    monkeypatch.setattr(stack.Stack, "step", watched)
     return seen
 
 
@@ -70,7 +88,7 @@ def assert_same(left: Path, right: Path) -> None:
 
 def test_folds_and_seeds_are_one_pass_and_every_network_has_its_column(sources, passes, tmp_path) -> None:
     run = train(RECIPE, sources, tmp_path / "run", command="")
-    assert passes == [["run, fold 0", "run, fold 1", "run, fold 2"]]
+    assert passes == [[0, 0, 0]]
     fold = run.folds()[0]
     for table in (fold.predictions.slides, fold.predictions.cases):
         np.testing.assert_allclose(table["risk"], table[["risk_0", "risk_1"]].mean(axis=1), rtol=1e-6)
@@ -103,21 +121,49 @@ def test_the_record_says_how_features_were_read(sources, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("state_at_once")
-def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(sources, tmp_path) -> None:
+def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(sources, steps, tmp_path) -> None:
     def stop(job: int, row) -> None:
         if (job, row["epoch"]) == (2, 2):
             raise KeyboardInterrupt("by the user")
 
     train(RECIPE, sources, tmp_path / "whole", command="")
+    of_whole = len(steps)
     with pytest.raises(KeyboardInterrupt, match="by the user"):
         train(RECIPE, sources, tmp_path / "run", command="", on_epoch=stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.checkpoint", "whole"]
-    seen: list[tuple[int, int, int]] = []
-    train(
-        RECIPE, sources, tmp_path / "run", command="",
-        on_epoch=lambda job, row: seen.append((job, int(row["seed"]), int(row["epoch"]))),
-    )  # fmt: skip
-    assert (0, 0, 1) not in seen
+    steps.clear()
+    train(RECIPE, sources, tmp_path / "run", command="")
+    assert 0 < len(steps) < of_whole
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
+
+
+def test_a_killed_process_leaves_what_the_next_one_goes_on_from(sources, steps, tmp_path) -> None:
+    code = f"""
+import os, signal
+from functools import partial
+from pathlib import Path
+from mmsurv.config import from_table
+from mmsurv_train import unfinished
+from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.train import train
+
+def killed(job, row):
+    if (job, row["epoch"]) == (2, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+unfinished.Checkpoint = partial(unfinished.Checkpoint, every_seconds=0.0)
+recipe = from_table(TrainRecipe, {to_table(RECIPE)!r}, source="test")
+sources = from_table(Sources, {to_table(sources)!r}, source="test")
+train(recipe, sources, Path({str(tmp_path / "run")!r}), command="", on_epoch=killed)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert [path.name for path in tmp_path.iterdir()] == [".run.checkpoint"]
+    train(RECIPE, sources, tmp_path / "run", command="")
+    assert 0 < len(steps) < RECIPE.fit.epochs
+    train(RECIPE, sources, tmp_path / "whole", command="")
     assert_same(tmp_path / "run", tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
@@ -197,12 +243,14 @@ def test_models_that_meet_the_same_patients_share_a_pass(sources, passes, tmp_pa
 
 def test_a_configuration_that_fails_is_named_and_stops_no_other(sources, tmp_path) -> None:
     missing = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=7))
-    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing)
+    constant = dataclasses.replace(RECIPE, rna=RnaSettings(min_variance=1e9))
+    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing, constant=constant)
     places = {one.name: tmp_path / "runs" / one.name for one in chosen}
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
     assert found["good"].kind == runs.CROSS_VALIDATION
     assert "Lower fit.learning_rate" in str(found["diverges"])
     assert "fold 7 does not exist" in str(found["missing"])
+    assert "constant, fold 0: None of the 6 genes varies" in str(found["constant"])
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["good"]
     assert not (tmp_path / "unfinished").exists()
 
@@ -213,7 +261,7 @@ def test_a_run_that_is_there_is_not_trained_again(sources, passes, tmp_path) -> 
     train_all(first, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
     before = (tmp_path / "a" / runs.PROVENANCE).read_bytes()
     found = train_all(both, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert [[name[0] for name in jobs] for jobs in passes] == [["a"] * 3, ["b"] * 3]
+    assert passes == [[0, 0, 0], [9, 9, 9]]
     assert (tmp_path / "a" / runs.PROVENANCE).read_bytes() == before
     assert list(found) == ["a", "b"]
 
@@ -231,7 +279,7 @@ def test_a_place_that_holds_something_else_is_a_failure_of_that_configuration(so
 
 @pytest.mark.usefixtures("state_at_once")
 def test_a_pass_stopped_while_it_wrote_keeps_what_it_wrote_and_trains_nothing_again(
-    sources, tmp_path, monkeypatch
+    sources, steps, tmp_path, monkeypatch
 ) -> None:
     chosen = configurations(a=RECIPE, b=with_fit(seed=9))
     places = {one.name: tmp_path / one.name for one in chosen}
@@ -246,11 +294,8 @@ def test_a_pass_stopped_while_it_wrote_keeps_what_it_wrote_and_trains_nothing_ag
     with pytest.raises(KeyboardInterrupt, match="by the user"):
         train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="first")
     monkeypatch.setattr(writing, "write_run", write)
-    seen: list[int] = []
-    found = train_all(
-        chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="second",
-        on_epoch=lambda _job, row: seen.append(int(row["epoch"])),
-    )  # fmt: skip
-    assert not [epoch for epoch in seen if epoch < 3]
+    steps.clear()
+    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="second")
+    assert steps == []
     assert [run.provenance["command"] for run in found.values()] == ["first", "second"]
     assert not (tmp_path / "unfinished").exists()
