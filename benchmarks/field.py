@@ -81,10 +81,6 @@ class Slides(Dataset):
             rows_ND: np.ndarray = features[start : start + (self.size or len(features))]
         return torch.from_numpy(rows_ND), self.rna[index], index
 
-    def loader(self, *, workers: int, shuffle: bool) -> DataLoader:
-        """Batches of one slide. Workers stay between epochs, which is cheaper than starting them for each."""
-        return DataLoader(self, batch_size=1, shuffle=shuffle, num_workers=workers, persistent_workers=workers > 0)
-
 
 class FieldModel(nn.Module):
     """The paper's cross-attention: a linear query of the RNA, attended mean of the tiles, linear risk."""
@@ -101,28 +97,58 @@ class FieldModel(nn.Module):
         return self.head(attend(self.query(rna_1G)[:, None], x_1ND.float(), weights))[:, 0, 0]
 
 
-def train_epoch(
-    model: FieldModel, optimizer: torch.optim.Optimizer, loader: DataLoader, time_B: Tensor, event_B: Tensor, batch: int
-) -> None:
+@dataclass(frozen=True)
+class Part:
+    """Slides to train or validate on, one a patient."""
+
+    files: Sequence[Path]
+    rna: Tensor
+    """(B, G)"""
+    time: Tensor
+    event: Tensor
+
+    def loader(self, *, size: int, workers: int, shuffle: bool) -> DataLoader:
+        """Batches of one slide. Workers stay between epochs, which is cheaper than starting them for each."""
+        slides = Slides(self.files, self.rna, size)
+        return DataLoader(slides, batch_size=1, shuffle=shuffle, num_workers=workers, persistent_workers=workers > 0)
+
+
+class Trainer:
     """One slide per step; the Cox loss of ``batch`` slides, whose graphs are kept, makes one backward pass.
 
     The other way to a Cox loss at batch size 1, a second forward pass for the gradients, would cost a third more.
     """
-    model.train()
-    risks, rows = [], []
-    for step, (x_1ND, rna_1G, index_1) in enumerate(loader, 1):
-        risks.append(model(x_1ND, rna_1G))
-        rows.append(int(index_1))
-        if len(rows) == batch or step == len(loader):
-            optimizer.zero_grad()
-            loss = neg_log_partial_likelihood(torch.cat(risks), time_B[rows], event_B[rows], ties="breslow")
-            loss.backward()
-            optimizer.step()
-            risks, rows = [], []
 
+    def __init__(
+        self, model: FieldModel, train: Part, validation: Part, *, size: int, workers: int, batch: int, lr: float
+    ) -> None:
+        self.model, self.batch = model, batch
+        self.train, self.validation = train, validation
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+        self.loaders = [part.loader(size=size, workers=workers, shuffle=part is train) for part in (train, validation)]
+        for loader in self.loaders:
+            next(iter(loader))  # starts the workers
 
-@torch.no_grad()
-def risks_of(model: FieldModel, loader: DataLoader) -> Tensor:
-    """Of every slide, in the loader's order."""
-    model.eval()
-    return torch.cat([model(x_1ND, rna_1G) for x_1ND, rna_1G, _ in loader])
+    def epoch(self) -> Tensor:
+        """Train, then validate; the validation loss."""
+        self.model.train()
+        risks: list[Tensor] = []
+        rows: list[int] = []
+        for step, (x_1ND, rna_1G, index_1) in enumerate(self.loaders[0], 1):
+            risks.append(self.model(x_1ND, rna_1G))
+            rows.append(int(index_1))
+            if len(rows) == self.batch or step == len(self.loaders[0]):
+                self.optimizer.zero_grad()
+                self._loss(torch.cat(risks), self.train, rows).backward()
+                self.optimizer.step()
+                risks, rows = [], []
+        return self._loss(self.validate(), self.validation, slice(None))
+
+    @torch.no_grad()
+    def validate(self) -> Tensor:
+        """Risk of every validation slide, (B,)."""
+        self.model.eval()
+        return torch.cat([self.model(x_1ND, rna_1G) for x_1ND, rna_1G, _ in self.loaders[1]])
+
+    def _loss(self, risk_B: Tensor, part: Part, rows: Sequence[int] | slice) -> Tensor:
+        return neg_log_partial_likelihood(risk_B, part.time[rows], part.event[rows], ties="breslow")

@@ -35,17 +35,27 @@ def write_tables(folder: Path, *, slides: int, cases: int, deaths: int, genes: i
     return CohortOptions(clinical=str(folder / "clinical.csv"), rna=str(folder / "rna.parquet"))
 
 
-def glioma(folder: Path, data: Path | None) -> tuple[Cohort, list[Split], str]:
-    """The cohort of TCGA GBM+LGG and its five folds: the real tables in ``data``, or made-up ones of that shape.
+def glioma(folder: Path, data: Path | None, *, slides: int) -> tuple[Cohort, list[Split], str]:
+    """The cohort of TCGA GBM+LGG and its five folds.
+
+    Args:
+        folder: where made-up tables are written.
+        data: folder of the real tables (cohort.csv, rna.csv.gz, folds.csv); None: made-up ones of that shape.
+        slides: keep only the first patients, with so many slides in all, or one or a few less.
 
     Returns:
         The cohort, its folds, and what it is, in words.
     """
     if data is None:
-        cohort = load_cohort(write_tables(folder, **GLIOMA))
-        return cohort, make_folds(cohort.cases, n_folds=5, seed=0), "made-up survival and RNA"
-    cohort = load_cohort(CohortOptions(clinical=str(data / "cohort.csv"), rna=str(data / "rna.csv.gz")))
-    return cohort, read_folds(data / "folds.csv", cohort.cases, seed=0), "real survival, RNA and folds"
+        cohort, what = load_cohort(write_tables(folder, **GLIOMA)), "made-up survival and RNA"
+    else:
+        options = CohortOptions(clinical=str(data / "cohort.csv"), rna=str(data / "rna.csv.gz"))
+        cohort, what = load_cohort(options), "real survival and RNA"
+    up_to = cohort.slides.groupby("case_id").size().cumsum()
+    cohort = cohort.restrict(case_ids=up_to.index[up_to <= slides])
+    if data is None:
+        return cohort, make_folds(cohort.cases, n_folds=5, seed=0), what
+    return cohort, read_folds(data / "folds.csv", cohort.cases, seed=0), f"{what}, real folds"
 
 
 def write_store(path: Path, n_tiles: Mapping[str, int], dim: int, *, seed: int = 0) -> FeatureStore:
