@@ -165,7 +165,7 @@ def main() -> None:
         cohort, folds, what = glioma(folder, given.data, slides=round(GLIOMA["slides"] * given.slides_fraction))
         total = round(TILES * len(cohort.slides) / GLIOMA["slides"])
         n_tiles = slide_sizes(list(cohort.slides["slide_id"]), total)
-        require_room(folder, total * given.dim * 2)
+        require_room(given.dir, total * given.dim * 2)
         print(
             f"{len(n_tiles)} slides, {total} tiles, {min(n_tiles.values())} to {max(n_tiles.values())} each", flush=True
         )

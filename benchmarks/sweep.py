@@ -91,6 +91,7 @@ def measure(sweep: Sweep, given: argparse.Namespace) -> dict[str, object]:
     n_models = len(sweep.folds) * given.seeds
     models = chosen(len(sweep.folds), given.seeds, n_models if given.all else min(given.alone, n_models))
     alone, passes, differences = [], [], []
+    sweep.alone(0, 0)  # what is loaded at the first fit is no run's own
     for number in range(given.rounds):
         with PeakMemory(every=0.02) as memory:
             taken, together = sweep.together(given.seeds)
