@@ -108,10 +108,10 @@ def test_train_shows_the_reading_of_the_store(mmsurv, data, tmp_path, monkeypatc
 
 
 def test_a_run_has_exactly_its_files_and_says_how_it_was_made(mmsurv, data, study, tmp_path) -> None:
-    mmsurv("train", *data, "--epochs", 2, "--seed", 5, "-o", tmp_path / "run")
+    mmsurv("train", *data, "--epochs", 2, "--seed", 5, "--data-seed", 7, "-o", tmp_path / "run")
     run = runs.read_run(tmp_path / "run")
     assert sorted(path.name for path in run.path.iterdir()) == sorted(runs.FILES[runs.RUN])
-    assert run.config["recipe"]["fit"] == {**run.config["recipe"]["fit"], "epochs": 2, "seed": 5}
+    assert run.config["recipe"]["fit"] == {**run.config["recipe"]["fit"], "epochs": 2, "seed": 5, "data_seed": 7}
     assert run.config["cohort"]["clinical"] == str(study / "clinical.csv")
     command = run.provenance["command"]
     assert command.startswith("mmsurv train --recipe ")
@@ -193,6 +193,10 @@ def test_a_model_that_needs_rna_without_rna_is_a_usage_error(mmsurv, study, tmp_
         (["--device", "mps"], "--device: fit.device must be auto, cpu, cuda or cuda:N, not 'mps'"),
         (["--device", "meta"], "fit.device must be auto"),
         (["--seed", 2**63], "--seed: fit.seed must be from 0 to"),
+        (["--seeds", 0], "'--seeds': 0 is not in the range x>=1"),
+        (["--seed", 2**63 - 1, "--seeds", 2], "is too high for 2 seeds"),
+        (["--data-seed", 2**63], "--data-seed: fit.data_seed must be from 0 to"),
+        (["--memory", 0], "'--memory': 0.0 is not in the range x>0"),
         (["--split-seed", 2**64], "--split-seed: split.seed must be from 0 to"),
         (["--bootstrap", 10**9], "evaluate.n_bootstrap must be from 0 to 100000"),
         (["--model", "transformer"], "'transformer' is not one of"),
@@ -209,7 +213,7 @@ def test_options_that_cannot_be_are_usage_errors(mmsurv, data, study, tmp_path, 
 def test_a_place_that_cannot_be_is_refused_before_the_data_are_read(mmsurv, data, tmp_path, monkeypatch) -> None:
     from mmsurv_train import inputs
 
-    monkeypatch.setattr(inputs, "load_inputs", lambda *_, **__: pytest.fail("the data were read"))
+    monkeypatch.setattr(inputs, "join_tables", lambda *_, **__: pytest.fail("the data were read"))
     (tmp_path / "afile").write_text("")
     code, _, err = mmsurv("train", *data, "-o", tmp_path / "afile" / "sub")
     assert code == 1
@@ -226,7 +230,8 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_leaves_nothing(mmsurv, d
     assert code == 1
     assert "RunError: " in err
     assert "No space left on device" in err
-    assert not list(tmp_path.glob("*run*"))
+    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob(".run.partial*"))
 
 
 def test_folds_of_a_file_are_trained_and_pooled(mmsurv, data, study, tmp_path) -> None:
@@ -238,6 +243,23 @@ def test_folds_of_a_file_are_trained_and_pooled(mmsurv, data, study, tmp_path) -
     run = runs.read_run(tmp_path / "run")
     assert [fold.name for fold in run.folds()] == ["fold-0", "fold-1", "fold-2"]
     assert (run.predictions.cases["fold"] == run.predictions.cases["case_id"].str[-2:].astype(int) % 3).all()
+
+
+def test_seeds_and_folds_are_shown_beside_their_ensemble(mmsurv, data, tmp_path) -> None:
+    code, out, _ = mmsurv("train", *data, "--folds", 3, "--seeds", 2, "--seed", 4, "-o", tmp_path / "run")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["out-of-fold", "WSI"], ["out-of-fold", "case"]]
+    alone = runs.read_run(tmp_path / "run").metrics["seeds"]
+    assert alone["seeds"] == [4, 5]
+    case = alone["case"]
+    said = f"{case['mean']:.3f} ± {case['sd']:.3f}, interval of the mean {case['low']:.3f} to {case['high']:.3f}"
+    assert f"mean ± sd of the 2 seeds alone, case: {said}" in lines
+    assert "The table is of their ensemble: the mean risk of seeds 4 to 5." in lines
+    assert mmsurv("evaluate", tmp_path / "run")[1].splitlines()[:-1] == lines[:-1]
+    page = tmp_path / "report.html"
+    mmsurv("report", tmp_path / "run", "-o", page)
+    assert f"{case['mean']:.3f} ± {case['sd']:.3f}" in page.read_text()
 
 
 def test_report_of_several_runs_is_one_page(mmsurv, data, tmp_path) -> None:

@@ -19,10 +19,10 @@ def reference_for(module: CrossAttention) -> nn.MultiheadAttention:
     )
     with torch.no_grad():
         theirs.q_proj_weight.copy_(torch.eye(DIM))
-        theirs.k_proj_weight.copy_(module.key.weight)
-        theirs.v_proj_weight.copy_(module.value.weight)
+        theirs.k_proj_weight.copy_(module.key.weight[0])
+        theirs.v_proj_weight.copy_(module.value.weight[0])
         # A key bias of any size must change nothing, since ours has none.
-        theirs.in_proj_bias.copy_(torch.cat([torch.zeros(DIM), torch.full((DIM,), 3.0), module.value.bias]))
+        theirs.in_proj_bias.copy_(torch.cat([torch.zeros(DIM), torch.full((DIM,), 3.0), module.value.bias[0]]))
         theirs.out_proj.weight.copy_(torch.eye(DIM))
         theirs.out_proj.bias.zero_()
     return theirs
@@ -48,14 +48,16 @@ def test_value_and_gradients_equal_torch(heads, queries):
     reference = reference_for(module)
     x_BND, mask_BN = padded([(bag - mean) / sd for bag in bags])
     expected, weights = reference(theirs, x_BND, x_BND, key_padding_mask=mask_BN, average_attn_weights=False)
-    value = module(ours, bags)
+    weights_of_ours = []
+    value = module(ours[None], bags)[0]
     (value * probe).sum().backward()
     (expected * probe).sum().backward()
 
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(ours.grad, theirs.grad)
-    torch.testing.assert_close(module.key.weight.grad, reference.k_proj_weight.grad)
-    torch.testing.assert_close(module.value.weight.grad, reference.v_proj_weight.grad)
-    torch.testing.assert_close(module.value.bias.grad, reference.in_proj_bias.grad[2 * DIM :])
-    for index, weight_QHN in enumerate(module.weights(ours, bags)):
+    torch.testing.assert_close(module.key.weight.grad[0], reference.k_proj_weight.grad)
+    torch.testing.assert_close(module.value.weight.grad[0], reference.v_proj_weight.grad)
+    torch.testing.assert_close(module.value.bias.grad[0], reference.in_proj_bias.grad[2 * DIM :])
+    module(ours[None], bags, weights=weights_of_ours)
+    for index, (weight_QHN,) in enumerate(weights_of_ours):
         torch.testing.assert_close(weight_QHN.transpose(0, 1), weights[index, :, :, : LENGTHS[index]])

@@ -6,72 +6,34 @@ when a command runs.
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
-from mmsurv_train.recipe import MODELS
-
-if TYPE_CHECKING:
-    from mmsurv_train.inputs import Inputs
-    from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.options import memory_option, overlay, setting_options
+from mmsurv_train.recipe import load_train_recipe
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
-OVERRIDES: dict[str, tuple[str, str]] = {
-    "model": ("model", "name"),
-    "epochs": ("fit", "epochs"),
-    "batch_size": ("fit", "batch_size"),
-    "learning_rate": ("fit", "learning_rate"),
-    "seed": ("fit", "seed"),
-    "device": ("fit", "device"),
-    "bag_size": ("bags", "size"),
-    "split_seed": ("split", "seed"),
-    "folds": ("split", "n_folds"),
-    "folds_file": ("split", "folds_file"),
-    "fold": ("split", "fold"),
-    "bootstrap": ("evaluate", "n_bootstrap"),
-}
-"""Which setting of the recipe an option replaces."""
-
-
-def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.option("--recipe", default="default", show_default=True, metavar="NAME|PATH",
-                     help="A shipped recipe (default, table1, table2) or a TOML file."),
-        click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1."),
-        click.option("--model", type=click.Choice(MODELS), help="The network, instead of the recipe's."),
-        click.option("--epochs", type=click.IntRange(1), help="Most epochs."),
-        click.option("--batch-size", type=click.IntRange(0), help="Patients per step; 0 = all."),
-        click.option("--bag-size", type=click.IntRange(0), help="Tiles per bag while training; 0 = all."),
-        click.option("--learning-rate", type=float),
-        click.option("--seed", type=click.IntRange(0), help="Of initialisation, bags and dropout."),
-        click.option("--split-seed", type=click.IntRange(0), help="Of the split or folds."),
-        click.option("--device", help="cpu, cuda, cuda:N or auto."),
-        click.option("--folds", type=click.IntRange(2), metavar="N", help="Cross-validate over N folds."),
-        click.option("--folds-file", type=click.Path(exists=True, dir_okay=False),
-                     help="Cross-validate over the folds of a CSV file (case_id, fold)."),
-        click.option("--fold", type=click.IntRange(0), metavar="K", help="Train only fold K."),
-        click.option("--bootstrap", type=click.IntRange(0), metavar="N",
-                     help="Resamples of patients for the intervals; 0 = none."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
 
 @click.command()
-@_recipe_options
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="A shipped recipe (default, table1, table2) or a TOML file.",
+)
+@click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1.")  # fmt: skip
+@setting_options
 @click.option("--store", type=click.Path(exists=True, file_okay=False), help="Feature store; not for --model rna.")
 @click.option("--complete-cases", is_flag=True, help="Only cases with slides and RNA, whatever the model needs.")
+@memory_option
 @with_cohort_options
 @click.option("-o", "--out", type=FOLDER, required=True, metavar="RUN", help="Run folder to write; must be free.")
 @JSON
@@ -83,6 +45,7 @@ def train(
     row: str | None,
     store: str | None,
     complete_cases: bool,
+    memory: int | None,
     out: Path,
     as_json: bool,
     **overrides: Any,
@@ -92,16 +55,20 @@ def train(
     \b
     mmsurv train --store STORE --clinical clinical.csv --rna rna.csv -o runs/cross-attention
     mmsurv train --store STORE --clinical clinical.csv --rna rna.csv --model joint --folds 5 -o runs/joint
+    mmsurv train --store STORE --clinical clinical.csv --rna rna.csv --seeds 5 --folds 5 -o runs/ensembles
     mmsurv train --clinical clinical.csv --rna rna.csv --model rna -o runs/rna
+
+    All folds and seeds are trained in one pass. A training that was stopped goes on when the command is given again.
     """
     from mmsurv_train import summary
     from mmsurv_train.inputs import Sources
     from mmsurv_train.train import train as train_run
+    from mmsurv_train.watching import watching
 
-    settings = _settings(recipe, row, overrides)
-    sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases)
-    with _progress(settings) as watching:
-        run = train_run(settings, sources, out, command=_command_line(context), **watching)
+    settings = overlay(load_train_recipe(recipe, row=row), overrides)
+    sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
+    with watching() as watch:
+        run = train_run(settings, sources, out, command=command_line(context), **watch.callbacks())
     if as_json:
         _print_json({"run": str(out), "metrics": run.metrics})
     else:
@@ -114,10 +81,17 @@ def train(
 @click.option("--store", type=click.Path(exists=True, file_okay=False), help="Where the store is now.")
 @click.option("--clinical", type=click.Path(exists=True, dir_okay=False), help="Where the clinical table is now.")
 @click.option("--rna", type=click.Path(exists=True, dir_okay=False), help="Where the RNA table is now.")
+@memory_option
 @JSON
 @click.pass_context
 def evaluate(
-    context: click.Context, run: Path, store: str | None, clinical: str | None, rna: str | None, as_json: bool
+    context: click.Context,
+    run: Path,
+    store: str | None,
+    clinical: str | None,
+    rna: str | None,
+    memory: int | None,
+    as_json: bool,
 ) -> None:
     """Compute the predictions and metrics of RUN again from its model, and compare them bit for bit.
 
@@ -126,7 +100,7 @@ def evaluate(
     from mmsurv_train import summary
     from mmsurv_train.evaluate import evaluate as evaluate_run
 
-    found = evaluate_run(run, store=store, clinical=clinical, rna=rna)
+    found = evaluate_run(run, store=store, clinical=clinical, rna=rna, memory=memory)
     if as_json:
         _print_json(
             {
@@ -166,70 +140,7 @@ def report(run: tuple[Path, ...], out: Path, title: str, notes: tuple[str, ...])
     click.echo(f"Report: {out}")
 
 
-def _settings(recipe: str, row: str | None, overrides: Mapping[str, Any]) -> TrainRecipe:
-    """The recipe with the options over it."""
-    from mmsurv.config import replace
-    from mmsurv_train.recipe import load_train_recipe
-
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if "folds" in given and "folds_file" in given:
-        raise click.UsageError("--folds and --folds-file are two ways to say the same: give one.")
-    settings = load_train_recipe(recipe, row=row)
-    split = settings.split
-    if "folds" in given:
-        split = dataclasses.replace(split, folds_file=None)
-    if "fold" in given and not {"folds", "folds_file"} & set(given) and not split.n_folds and not split.folds_file:
-        raise click.UsageError("--fold needs --folds or --folds-file: which folds?")
-    settings = dataclasses.replace(settings, split=split)
-    for name, value in given.items():
-        table, key = OVERRIDES[name]
-        changed = replace(getattr(settings, table), f"--{name.replace('_', '-')}", **{key: value})
-        settings = dataclasses.replace(settings, **{table: changed})
-    return settings
-
-
-@contextmanager
-def _progress(settings: TrainRecipe) -> Iterator[dict[str, Callable[..., None]]]:
-    """Shows the reading of slides, then all epochs of all folds: a bar on a terminal, plain lines otherwise.
-
-    Yields:
-        The callbacks of ``mmsurv_train.train.train``, by name.
-    """
-    from contextlib import ExitStack
-
-    from mmsurv.progress import progress
-
-    epochs, started, seen = settings.fit.epochs, list[int](), 0
-    reading: list[Callable[[float], None]] = []
-    training: list[Callable[[float], None]] = []
-
-    def on_slide(n_slides: int) -> None:
-        if not reading:
-            reading.append(bars.enter_context(progress(n_slides, "Reading features", unit="slides")))
-        reading[0](1)
-
-    def on_start(data: Inputs, n_models: int) -> None:
-        bars.close()  # one bar at a time
-        cases = data.cohort.cases
-        counts = f"{len(cases)} cases, {int(cases['event'].sum())} events, {len(data.cohort.slides)} slides"
-        for line in (*data.notices(settings.model.name), f"{settings.model.name}: {counts}"):
-            click.echo(line, err=True)
-        label = "Training" if n_models == 1 else f"Training {n_models} folds"
-        training.append(bars.enter_context(progress(n_models * epochs, label, unit="epochs")))
-
-    def on_epoch(fold: int, row: Mapping[str, float]) -> None:
-        nonlocal seen
-        if fold not in started:
-            started.append(fold)
-        reached = (len(started) - 1) * epochs + int(row["epoch"])  # jumps where a fold stopped early
-        training[0](reached - seen)
-        seen = reached
-
-    with ExitStack() as bars:
-        yield {"on_slide": on_slide, "on_start": on_start, "on_epoch": on_epoch}
-
-
-def _command_line(context: click.Context) -> str:
+def command_line(context: click.Context) -> str:
     """The command as it was given: only what stood on the command line, in the order of the options."""
     words = ["mmsurv", str(context.info_name)]
     for parameter in context.command.params:

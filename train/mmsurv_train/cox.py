@@ -1,7 +1,7 @@
 """Cox partial likelihood and Breslow baseline hazard.
 
 Owns the maths only: no data loading, no logging.
-Shape suffixes: B patients, E events, K distinct event times.
+Shape suffixes: M networks, B patients, E events of all networks, K distinct event times.
 """
 
 from __future__ import annotations
@@ -42,33 +42,65 @@ def neg_log_partial_likelihood(risk_B: Tensor, time_B: Tensor, event_B: Tensor, 
     """
     event_B = event_B.bool()
     _check(risk_B, time_B, event_B, ties)
-    time_B, order = torch.sort(time_B, descending=True, stable=True)
-    risk_B, event_B = risk_B[order], event_B[order]
-    _, group_B, size = torch.unique_consecutive(time_B, return_inverse=True, return_counts=True)
-    # Whoever shares a time is at risk at it: the risk set ends with the last of the group, also for its first.
-    last_in_group = torch.cumsum(size, 0) - 1
-    log_at_risk_E = torch.logcumsumexp(risk_B, 0)[last_in_group][group_B][event_B]
-    risk_E = risk_B[event_B]
-    if ties == "efron":
-        log_at_risk_E = log_at_risk_E + _efron_correction(risk_E, log_at_risk_E, group_B[event_B])
-    return (log_at_risk_E - risk_E).mean()
+    return RiskSets(time_B[None], event_B[None], ties=ties).loss(risk_B[None])[0]
 
 
-def _efron_correction(risk_E: Tensor, log_at_risk_E: Tensor, group_E: Tensor) -> Tensor:
-    """What Efron adds to the log risk sums: the j-th of m tied events sees the tied events at weight 1 − j/m.
+class RiskSets:
+    """Who is at risk at whose death, of M networks with patients of their own; made once, used every step."""
 
-    log(R − j/m T) − log R = log1p(−j/m · exp(log T − log R)) with T the sum over the tied events. As T ≤ R, the
-    argument never comes nearer to −1 than 1/m − 1, so nothing cancels.
-    """
-    _, tie_E, size_K = torch.unique_consecutive(group_E, return_inverse=True, return_counts=True)
-    first_K = torch.cumsum(size_K, 0) - size_K
-    share_E = (torch.arange(len(tie_E), device=tie_E.device) - first_K[tie_E]) / size_K[tie_E].to(risk_E.dtype)
-    with torch.no_grad():
-        top_K = risk_E.new_empty(len(size_K)).scatter_reduce(0, tie_E, risk_E, "amax", include_self=False)
-    sum_K = torch.zeros_like(top_K).index_add(0, tie_E, torch.exp(risk_E - top_K[tie_E]))
-    log_tied_E = (top_K + torch.log(sum_K))[tie_E]
-    ratio_E = torch.exp(torch.clamp(log_tied_E - log_at_risk_E, max=0))
-    return torch.log1p(-share_E * ratio_E)
+    def __init__(
+        self, time_MB: Tensor, event_MB: Tensor, used_MB: Tensor | None = None, *, ties: Ties = "efron"
+    ) -> None:
+        """
+        Args:
+            time_MB: months; higher is later.
+            event_MB: True where death was observed.
+            used_MB: False where a place holds none of the network's patients; None: all do.
+            ties: "efron" or "breslow".
+        """
+        used_MB = torch.ones_like(event_MB) if used_MB is None else used_MB
+        time_MB = time_MB.double().masked_fill(~used_MB, -torch.inf)  # behind everyone, so in no one's risk set
+        time_MB, self.order_MB = torch.sort(time_MB, dim=1, descending=True, stable=True)
+        event_MB = (event_MB & used_MB).gather(1, self.order_MB)
+        self.used_MB = used_MB.gather(1, self.order_MB)
+        self.events_M = event_MB.sum(1)
+        ends_MB = torch.ones_like(event_MB)
+        ends_MB[:, :-1] = time_MB[:, :-1] != time_MB[:, 1:]
+        places_B = torch.arange(event_MB.shape[1], device=event_MB.device)
+        # Whoever shares a time is at risk at it: the risk set ends with the last of the group, also for its first.
+        last_MB = torch.where(ends_MB, places_B, len(places_B)).flip(1).cummin(1).values.flip(1)
+        self.model_E, place_E = event_MB.nonzero(as_tuple=True)
+        self.event_E = self.model_E * len(places_B) + place_E
+        self.last_E = self.model_E * len(places_B) + last_MB[self.model_E, place_E]
+        _, self.tie_E, size_K = torch.unique_consecutive(self.last_E, return_inverse=True, return_counts=True)
+        self.n_times = len(size_K)
+        first_K = torch.cumsum(size_K, 0) - size_K
+        rank_E = torch.arange(len(self.tie_E), device=event_MB.device) - first_K[self.tie_E]
+        self.share_E = rank_E / size_K[self.tie_E].double()
+        self.corrects = ties == "efron" and bool((size_K > 1).any())
+
+    def loss(self, risk_MB: Tensor) -> Tensor:
+        """Negative log partial likelihood of each network, averaged over its events, (M,); 0 where it has none."""
+        risk_MB = risk_MB.gather(1, self.order_MB).masked_fill(~self.used_MB, torch.finfo(risk_MB.dtype).min / 2)
+        log_at_risk_E = torch.logcumsumexp(risk_MB, 1).flatten()[self.last_E]
+        risk_E = risk_MB.flatten()[self.event_E]
+        if self.corrects:
+            log_at_risk_E = log_at_risk_E + self._efron_correction(risk_E, log_at_risk_E)
+        total_M = risk_MB.new_zeros(len(risk_MB)).index_add(0, self.model_E, log_at_risk_E - risk_E)
+        return total_M / self.events_M.clamp(min=1)
+
+    def _efron_correction(self, risk_E: Tensor, log_at_risk_E: Tensor) -> Tensor:
+        """What Efron adds to the log risk sums: the j-th of m tied events sees the tied events at weight 1 − j/m.
+
+        log(R − j/m T) − log R = log1p(−j/m · exp(log T − log R)) with T the sum over the tied events. As T ≤ R, the
+        argument never comes nearer to −1 than 1/m − 1, so nothing cancels.
+        """
+        with torch.no_grad():
+            top_K = risk_E.new_empty(self.n_times).scatter_reduce(0, self.tie_E, risk_E, "amax", include_self=False)
+        sum_K = torch.zeros_like(top_K).index_add(0, self.tie_E, torch.exp(risk_E - top_K[self.tie_E]))
+        log_tied_E = (top_K + torch.log(sum_K))[self.tie_E]
+        ratio_E = torch.exp(torch.clamp(log_tied_E - log_at_risk_E, max=0))
+        return torch.log1p(-self.share_E.to(risk_E.dtype) * ratio_E)
 
 
 def _check(risk_B: Tensor, time_B: Tensor, event_B: Tensor, ties: str) -> None:

@@ -3,8 +3,10 @@
 Owns the pooling. Risks of different folds come from different models and have no common zero or unit, so each fold's
 test risks are standardised by the mean and standard deviation of the case-level risks of **that fold's training
 part** (both levels alike, so that a case's risk stays the mean of its slides'). Nothing of the test patients goes
-into the scale. The risk groups are cut in each fold at its training median, and then pooled. The pooled C-index
-still compares patients across models; the mean of the folds' own C-indices, which does not, is given beside it.
+into the scale. Of an ensemble each network's risks have their own scale, from the same training part, and the
+ensemble's mean risk has its own. The risk groups are cut in each fold at its training median, and then pooled. The
+pooled C-index still compares patients across models; the mean of the folds' own C-indices, which does not, is given
+beside it.
 
 The pooled Uno's C-index needs one censoring reference and one τ. Both are taken from all patients, so, unlike in one
 split, the outcomes (never the risks) of those tested have a part in them. All but the tested k-th of these patients
@@ -21,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mmsurv.errors import SplitError
-from mmsurv_train import metrics, scores
+from mmsurv_train import metrics, scores, seeds
 from mmsurv_train.recipe import EvaluateSettings
 from mmsurv_train.scores import LEVELS, Predictions
 
@@ -36,9 +38,9 @@ class Fold:
     predictions: Predictions
     metrics: dict[str, Any]
 
-    def scale(self) -> tuple[float, float]:
+    def scale(self, column: str = seeds.ENSEMBLE) -> tuple[float, float]:
         """Mean and standard deviation of the training part's case-level risks; 1 where they are all alike."""
-        risk = self.predictions.part("train").cases["risk"].to_numpy(float)
+        risk = self.predictions.part("train").cases[column].to_numpy(float)
         spread = float(risk.std())
         return float(risk.mean()), spread if spread > 0 else 1.0
 
@@ -63,8 +65,10 @@ def pool(folds: Sequence[Fold]) -> Predictions:
     return pooled
 
 
-def measure_pooled(folds: Sequence[Fold], pooled: Predictions, settings: EvaluateSettings) -> dict[str, Any]:
-    """metrics.json of a cross-validation: the pooled out-of-fold risks, each fold, and mean ± sd of the folds."""
+def measure_pooled(
+    folds: Sequence[Fold], pooled: Predictions, settings: EvaluateSettings, *, network_seeds: Sequence[int]
+) -> dict[str, Any]:
+    """metrics.json of a cross-validation: pooled out-of-fold risks, each fold, mean ± sd of the folds, each network."""
     compared = scores.reference(pooled.cases, settings, name="all patients of the cross-validation")
     high = pooled.cases["high_risk"].to_numpy(bool)
     return {
@@ -78,13 +82,16 @@ def measure_pooled(folds: Sequence[Fold], pooled: Predictions, settings: Evaluat
         "parts": {PART: scores.measure_part(pooled, high, compared, settings)},
         "folds": [_fold_row(fold) for fold in folds],
         "fold_mean": {level: _mean(folds, level) for level in LEVELS},
+        "seeds": seeds.measure_seeds(pooled, network_seeds, settings),
     }
 
 
 def _standardised(fold: Fold, level: str) -> pd.DataFrame:
-    mean, spread = fold.scale()
     rows = fold.predictions.part("test").level(level)
-    rows = rows.assign(part=PART, fold=fold.k, raw_risk=rows["risk"], risk=(rows["risk"] - mean) / spread)
+    rows = rows.assign(part=PART, fold=fold.k, raw_risk=rows["risk"])
+    for column in ("risk", *seeds.network_columns(rows)):
+        mean, spread = fold.scale(column)
+        rows[column] = (rows[column] - mean) / spread
     if level == "case":
         rows["high_risk"] = metrics.high_risk(rows["raw_risk"], fold.metrics["risk_cut"])
     return rows

@@ -6,7 +6,7 @@ run's are refused before anything is computed (``inputs.check_digests``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ import pandas as pd
 from mmsurv import provenance
 from mmsurv.config import from_table
 from mmsurv.errors import RunError
-from mmsurv_train import crossval, inputs, train
+from mmsurv_train import inputs, results
 from mmsurv_train import run as runs
 from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.results import Scored
 from mmsurv_train.run import Run
 from mmsurv_train.scores import Predictions
-from mmsurv_train.train import Scored
 
 if TYPE_CHECKING:
     from mmsurv_train.fusion import SurvivalModel
@@ -48,39 +48,42 @@ class Evaluation:
 
 
 def evaluate(
-    path: Path, *, store: str | None = None, clinical: str | None = None, rna: str | None = None
+    path: Path,
+    *,
+    store: str | None = None,
+    clinical: str | None = None,
+    rna: str | None = None,
+    memory: int | None = None,
 ) -> Evaluation:
     """Compute a run's predictions and metrics again and compare them with its files.
 
     Args:
         path: run folder of one split or of a cross-validation.
         store, clinical, rna: where these are now, if they have moved; they must be the same data.
+        memory: most bytes of tile features held at once; None: half of what is free.
 
     Raises:
         RunError: not a run, or the data are not those it was made from.
         StoreError: a record is damaged.
     """
     run = runs.read_run(path)
-    members = run.folds() or [run]
-    sources = inputs.read_sources(run.config, run=run.path, store=store, clinical=clinical, rna=rna)
-    only = {name: run.provenance[name] for name in ("slides", "cases")}
-    data = inputs.load_inputs(_recipe(run).model, sources, only=only)
+    members, recipe = run.folds() or [run], _recipe(run)
+    models = [load_model(member) for member in members]
+    sources = inputs.read_sources(run.config, run=run.path, store=store, clinical=clinical, rna=rna, memory=memory)
+    data = inputs.join_tables(recipe.model, sources, only={name: run.provenance[name] for name in ("slides", "cases")})
     inputs.check_digests(data, run.provenance["digests"], run=run.path)
+    for member, (_, preprocess) in zip(members, models, strict=True):
+        _check_dim(member, preprocess, data, sources)
     differences: list[str] = []
-    scored: list[Scored] = []
     with _threads(run):
-        for member in members:
-            scored.append(_score_again(member, data))
-            differences += _compare(member, scored[-1].predictions, scored[-1].metrics)
-            differences += _compare_bytes(member, runs.BASELINE, runs.csv_bytes(scored[-1].baseline))
+        data = inputs.read_features(data, recipe.model, sources)
+        scored = _score_again(members, models, data)
+    for member, one in zip(members, scored, strict=True):
+        differences += _compare(member, one.predictions, one.metrics)
+        differences += _compare_bytes(member, runs.BASELINE, runs.csv_bytes(one.baseline))
     metrics = scored[0].metrics
     if run.kind == runs.CROSS_VALIDATION:
-        folds = [
-            crossval.Fold(k=k, predictions=one.predictions, metrics=one.metrics)
-            for k, one in zip(run.config["folds"], scored, strict=True)
-        ]
-        pooled = crossval.pool(folds)
-        metrics = crossval.measure_pooled(folds, pooled, _recipe(run).evaluate)
+        pooled, metrics = results.pool(recipe, dict(zip(run.config["folds"], scored, strict=True)))
         differences += _compare(run, pooled, metrics)
     if differences:
         differences += _why(run)
@@ -100,7 +103,7 @@ def load_model(run: Run) -> tuple[SurvivalModel, Preprocess]:
     try:
         preprocess = Preprocess.from_table(runs.read_json(run.path / runs.PREPROCESS))
         model = build_model(
-            recipe.model, feature_dim=preprocess.feature_dim, n_genes=preprocess.n_genes, seed=recipe.fit.seed
+            recipe.model, feature_dim=preprocess.feature_dim, n_genes=preprocess.n_genes, seeds=recipe.fit.seeds
         )
         model.load_state_dict(run.weights())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -110,11 +113,29 @@ def load_model(run: Run) -> tuple[SurvivalModel, Preprocess]:
     return model.eval(), preprocess
 
 
-def _score_again(run: Run, data: inputs.Inputs) -> Scored:
+def _score_again(
+    members: Sequence[Run], models: Sequence[tuple[SurvivalModel, Preprocess]], data: inputs.Inputs
+) -> list[Scored]:
+    """Every member scored, all in one read of the features."""
     from mmsurv.split import read_split
+    from mmsurv_train.predict import predict_many
 
-    model, preprocess = load_model(run)
-    return train.score(_recipe(run), data, read_split(run.path / runs.SPLIT), model, preprocess)
+    recipes = [_recipe(member) for member in members]
+    saved = [(*model, recipe) for model, recipe in zip(models, recipes, strict=True)]
+    tables = predict_many(saved, data.cohort, data.bags)
+    return [
+        results.score(recipe, data, read_split(member.path / runs.SPLIT), risks)
+        for member, recipe, risks in zip(members, recipes, tables, strict=True)
+    ]
+
+
+def _check_dim(run: Run, preprocess: Preprocess, data: inputs.Inputs, sources: inputs.Sources) -> None:
+    """Raises RunError: the store's features are of another width than the model's."""
+    if _recipe(run).model.needs_tiles and data.store is not None and data.store.dim != preprocess.feature_dim:
+        raise RunError(
+            f"{run.path}: the model takes {preprocess.feature_dim} features per tile, and those of {sources.store} "
+            f"have {data.store.dim}. Give the run's store with --store, or train again."
+        )
 
 
 def _recipe(run: Run) -> TrainRecipe:

@@ -1,33 +1,32 @@
-"""Fitting a survival model on cached features.
+"""Fitting survival models on cached features: one, or many in as few passes over the features as can be.
 
-Owns the loop and the choice of the epoch.
+Owns the preparation (who trains, scales fitted on the training part), the choice of which networks share a pass, and
+what comes back.
 
-Shape suffixes: B patients.
+Shape suffixes: P patients, G genes, D feature dim.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mmsurv.errors import ConfigError, NoEventsError, SplitError
-from mmsurv_train.bags import Bags, Draw
-from mmsurv_train.cox import neg_log_partial_likelihood
-from mmsurv_train.fusion import SurvivalModel, build_model
-from mmsurv_train.metrics import c_index
-from mmsurv_train.patients import Patients, scorable_cases, slides_of, training_bags
-from mmsurv_train.predict import RiskTables, case_risks, find_device, predict
+from mmsurv.errors import ConfigError, MmsurvError, SplitError
+from mmsurv_train.bags import Bags
+from mmsurv_train.checkpoint import Checkpoint, SavedPass
+from mmsurv_train.fusion import SurvivalModel, n_parameters
+from mmsurv_train.passes import Pass
+from mmsurv_train.patients import Patients, scorable_cases, slides_of
+from mmsurv_train.predict import find_device
 from mmsurv_train.preprocess import Preprocess
-from mmsurv_train.recipe import FitSettings, TrainRecipe
+from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.stack import Network, model_of
 
 if TYPE_CHECKING:
     from mmsurv.cohort import Cohort
@@ -35,9 +34,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mmsurv")
 
-__all__ = ["Fitted", "RiskTables", "fit", "patient_batches", "predict"]
+OnEpoch = Callable[[int, dict[str, float]], None]
+"""Told the index of the job and the history's row of one epoch of one of its networks."""
 
-OnEpoch = Callable[[dict[str, float]], None]
+MOST_BYTES = 4 << 30
+"""Parameters, their gradients and moments, and RNA of the networks of one pass. More networks make further passes; the
+number is fixed, since who shares a pass has a part in the last bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitJob:
+    """One model to fit: ``recipe.fit.n_seeds`` networks on one split."""
+
+    recipe: TrainRecipe
+    split: Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +55,30 @@ class Fitted:
     """A trained model and what is needed to use it."""
 
     model: SurvivalModel
-    """With the weights of the best epoch, on the CPU."""
+    """A stack of one network per seed, with the weights of their best epochs, on the CPU."""
     preprocess: Preprocess
     history: pd.DataFrame
-    """One row per epoch: epoch (from 1), loss, validation_loss, validation_c_index (NaN where no pair of validation
-    patients is comparable), skipped_batches."""
-    best_epoch: int
+    """One row per network and epoch: seed, epoch (from 1), loss, skipped_batches, validation_loss, validation_c_index
+    (NaN where no pair of validation patients is comparable)."""
+    best_epoch: tuple[int, ...]
+    """Of each network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitFailed:
+    """Why a model could not be fitted."""
+
+    error: MmsurvError
 
 
 def fit(
-    recipe: TrainRecipe, cohort: Cohort, bags: Bags | None, split: Split, *, on_epoch: OnEpoch | None = None
+    recipe: TrainRecipe,
+    cohort: Cohort,
+    bags: Bags | None,
+    split: Split,
+    *,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Train on the training part and choose the epoch on the validation part; the test part is never looked at.
 
@@ -67,138 +91,179 @@ def fit(
         bags: features of the cohort's slides; may be None for the model ``rna``.
         split: which patients train and which validate. Patients without what the model needs are left out of both,
             with a warning.
-        on_epoch: called after each epoch with its row of the history.
+        on_epoch: called after each epoch of each network with its row of the history.
+        checkpoint: where to save what was reached, and to go on from.
 
     Raises:
         CohortError: the cohort lacks what the model needs.
         SplitError: the training or the validation part has no patient, or no death, or one unknown to the cohort.
         ConfigError: risks stopped being finite (the learning rate is too high), or the device is not there.
+        RunError: the checkpoint is of something else, or cannot be written.
     """
-    device = find_device(recipe.fit.device)
-    bags = bags.to(device) if bags is not None and recipe.model.needs_tiles else None
-    known = set(scorable_cases(recipe.model, cohort, bags))
-    train_cases = _part(split, "train", cohort, known)
-    validation_cases = _part(split, "validation", cohort, known)
-    preprocess = _fit_preprocess(recipe, cohort, bags, train_cases)
-    model = build_model(
-        recipe.model, feature_dim=preprocess.feature_dim, n_genes=preprocess.n_genes, seed=recipe.fit.seed
-    )
-    if bags is not None:
-        model.standardise_by(torch.from_numpy(preprocess.feature_mean), torch.from_numpy(preprocess.feature_sd))
-    model.to(device)
-    train, validation = (
-        Patients.collect(cases, cohort, bags, preprocess, device) for cases in (train_cases, validation_cases)
-    )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(recipe.fit.seed)
-        history, best_epoch = _Trainer(recipe, model, bags, train, validation).run(on_epoch)
-    return Fitted(model=model.cpu().eval(), preprocess=preprocess, history=history, best_epoch=best_epoch)
+    told: OnEpoch | None = None if on_epoch is None else lambda _job, row: on_epoch(row)
+    (result,) = fit_many([FitJob(recipe=recipe, split=split)], cohort, bags, on_epoch=told, checkpoint=checkpoint)
+    if isinstance(result, FitFailed):
+        raise result.error
+    return result
 
 
-class _Trainer:
-    """One model on its way through the epochs."""
+def fit_many(
+    jobs: Sequence[FitJob],
+    cohort: Cohort,
+    bags: Bags | None,
+    *,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Fitted | FitFailed]:
+    """Fit many models, those that can share the reading of the features in one pass.
 
-    def __init__(
-        self, recipe: TrainRecipe, model: SurvivalModel, bags: Bags | None, train: Patients, validation: Patients
-    ) -> None:
-        self.recipe, self.model, self.bags = recipe, model, bags
-        self.patients, self.validation = train, validation
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=recipe.fit.learning_rate, weight_decay=recipe.fit.weight_decay
-        )
-
-    def run(self, on_epoch: OnEpoch | None) -> tuple[pd.DataFrame, int]:
-        """Train, leave the model with the weights of its best epoch, and return the history and that epoch."""
-        rows: list[dict[str, float]] = []
-        best, best_epoch, best_state = (math.inf, math.inf), 0, copy.deepcopy(self.model.state_dict())
-        for epoch in range(1, self.recipe.fit.epochs + 1):
-            try:
-                row = {"epoch": epoch, **self.train_epoch(epoch), **self.validate()}
-            except FloatingPointError as error:
-                raise ConfigError(
-                    f"In epoch {epoch} the risks stopped being finite. Lower fit.learning_rate "
-                    f"({self.recipe.fit.learning_rate}), or look for extreme values in the input."
-                ) from error
-            rows.append(row)
-            if on_epoch:
-                on_epoch(row)
-            badness = _badness(row, self.recipe.fit)
-            if badness < best:
-                best, best_epoch, best_state = badness, epoch, copy.deepcopy(self.model.state_dict())
-            elif self.recipe.fit.patience and epoch - best_epoch >= self.recipe.fit.patience:
-                break
-        self.model.load_state_dict(best_state)
-        return pd.DataFrame(rows), best_epoch
-
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training patients. The loss is that of the epoch's events, not of its batches."""
-        settings = self.recipe.fit
-        self.model.train()
-        draw = Draw(settings.seed, epoch)
-        total, events, skipped = 0.0, 0, 0
-        for rows in patient_batches(self.patients.event, settings.batch_size, seed=settings.seed, epoch=epoch):
-            event_B = self.patients.event[rows]
-            try:
-                risk_B = self.risks(rows, draw)
-                loss = neg_log_partial_likelihood(risk_B, self.patients.time[rows], event_B, ties=settings.ties)
-            except NoEventsError:
-                skipped += 1
-                continue
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total, events = total + loss.item() * int(event_B.sum()), events + int(event_B.sum())
-        if skipped and epoch == 1:  # as many in every epoch: there are fewer deaths than batches
-            logger.warning("%d batches without a death are skipped in every epoch.", skipped)
-        return {"loss": total / events, "skipped_batches": skipped}
-
-    def risks(self, rows: Sequence[int], draw: Draw) -> Tensor:
-        """Risks of some training patients, on the CPU: its sums have one order, so its bits are the same each time."""
-        bags = None
-        if self.bags is not None:
-            bags = training_bags(self.model, self.patients, rows, self.bags, self.recipe.bags, draw)
-        return _finite(self.model(bags, self.patients.rna_of(rows)).cpu())
-
-    def validate(self) -> dict[str, float]:
-        """Loss and C-index of the validation patients as one risk set, scored as at prediction."""
-        risk_B = _finite(case_risks(self.model, self.validation, self.bags, self.recipe.bags))
-        time_B, event_B = self.validation.time, self.validation.event
-        loss = neg_log_partial_likelihood(risk_B, time_B, event_B, ties=self.recipe.fit.ties)
-        concordance = c_index(risk_B.numpy(), time_B.numpy(), event_B.numpy()).value
-        return {
-            "validation_loss": loss.item(),
-            "validation_c_index": math.nan if concordance is None else concordance,
-        }
-
-
-def patient_batches(event_B: Tensor, size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Rows of each step of an epoch.
-
-    Events are dealt out evenly, so a batch lacks one only where there are fewer events than batches. Sizes differ by
-    at most one and never exceed ``size``.
+    A model is the same as fitted alone, to the order of sums: its patients, initialisation, bags and dropout depend on
+    its own recipe and split only.
 
     Args:
-        event_B: who died.
-        size: patients per batch; 0 = all in one, in their own order.
-        seed, epoch: of the shuffle.
+        jobs: what to fit; folds, settings and seeds may differ, the device may not.
+        cohort, bags, checkpoint: as for ``fit``.
+        on_epoch: told the index of the job and a network's row after each of its epochs.
+        dtype: of parameters and sums; float64 is for checks.
+
+    Returns:
+        For each job its model, or why risks stopped being finite.
+
+    Raises:
+        CohortError, SplitError, RunError: as for ``fit``.
+        ConfigError: the device is not there.
     """
-    n_patients = len(event_B)
-    if not size or size >= n_patients:
-        return [list(range(n_patients))]
-    rng = np.random.default_rng([seed, epoch])
-    event = event_B.numpy()
-    dealt = np.concatenate([rng.permutation(np.flatnonzero(event)), rng.permutation(np.flatnonzero(~event))])
-    n_batches = math.ceil(n_patients / size)
-    return [dealt[first::n_batches].tolist() for first in range(n_batches)]
+    device = find_device(jobs[0].recipe.fit.device)
+    prepared = _Preparation(cohort, bags.to(device) if bags is not None else None, device, dtype)
+    networks = [network for index, job in enumerate(jobs) for network in prepared.networks(index, job)]
+    results: dict[int, list[Any]] = {index: [] for index in range(len(jobs))}
+    for number, together in enumerate(_passes(networks)):
+        tiles = prepared.bags if together[0].recipe.model.needs_tiles else None
+        running = Pass(
+            together,
+            prepared.patients,
+            tiles,
+            prepared.rna,
+            device=device,
+            dtype=dtype,
+            on_epoch=lambda one, row: on_epoch(one.job, {"seed": one.seed, **row}) if on_epoch else None,
+        )
+        if checkpoint:
+            SavedPass(checkpoint, number).run(running)
+        else:
+            running.run()
+        for network, course in running.courses.items():
+            results[network.job].append(course)
+    return [_result(results[index]) for index in range(len(jobs))]
 
 
-def _fit_preprocess(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None, train_cases: list[str]) -> Preprocess:
-    features = None
-    if bags is not None:
-        slides = slides_of(cohort, bags)
-        features = bags.statistics([slide for case in train_cases for slide in slides[case]])
-    rna = cohort.rna.loc[train_cases] if recipe.model.needs_rna and cohort.rna is not None else None
-    return Preprocess.fit(rna, recipe.rna, features=features)
+@dataclass(eq=False)
+class _Preparation:
+    """What jobs share: the patients, and the scales of one split and one [rna] table."""
+
+    cohort: Cohort
+    bags: Bags | None
+    device: torch.device
+    dtype: torch.dtype
+    _scales: dict[Any, Preprocess] = field(default_factory=dict)
+    _rna: dict[int, Tensor] = field(default_factory=dict)
+    _known: dict[Any, set[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        slides = slides_of(self.cohort, self.bags) if self.bags is not None else {}
+        self.patients = Patients.collect(sorted(self.cohort.cases.index), self.cohort, slides)
+        self._row = {case: row for row, case in enumerate(self.patients.case_ids)}
+
+    def networks(self, index: int, job: FitJob) -> list[Network]:
+        """The networks of one job."""
+        model = job.recipe.model
+        needs = (model.name, model.needs_rna, model.needs_tiles)
+        if needs not in self._known:
+            self._known[needs] = set(scorable_cases(model, self.cohort, self.bags))
+        train = _part(job.split, "train", self.cohort, self._known[needs])
+        validation = _part(job.split, "validation", self.cohort, self._known[needs])
+        preprocess = self._preprocess(job, train)
+        rows = [pd.Index(part).map(self._row).to_numpy(dtype="int64") for part in (train, validation)]
+        fit = job.recipe.fit
+        return [
+            Network(job=index, seed=seed, recipe=job.recipe, preprocess=preprocess, train=rows[0], validation=rows[1])
+            for seed in range(fit.seed, fit.seed + fit.n_seeds)
+        ]
+
+    def rna(self, network: Network) -> Tensor | None:
+        """RNA (P, G) of all patients as a network sees it; zeros for patients without, whom it does not see."""
+        preprocess = network.preprocess
+        if not preprocess.n_genes or self.cohort.rna is None:
+            return None
+        if id(preprocess) not in self._rna:
+            having = [case for case in self.patients.case_ids if case in self.cohort.rna.index]
+            rna_PG = torch.zeros(len(self.patients), preprocess.n_genes, dtype=self.dtype)
+            rna_PG[[self._row[case] for case in having]] = torch.from_numpy(
+                preprocess.rna(self.cohort.rna.loc[having])
+            ).to(self.dtype)
+            self._rna[id(preprocess)] = rna_PG.to(self.device)
+        return self._rna[id(preprocess)]
+
+    def _preprocess(self, job: FitJob, train: list[str]) -> Preprocess:
+        model = job.recipe.model
+        key = (tuple(train), job.recipe.rna, model.needs_rna, model.needs_tiles)
+        if key not in self._scales:
+            features = None
+            if model.needs_tiles and self.bags is not None:
+                slides = slides_of(self.cohort, self.bags)
+                features = self.bags.statistics([slide for case in train for slide in slides[case]])
+            rna = self.cohort.rna.loc[train] if model.needs_rna and self.cohort.rna is not None else None
+            self._scales[key] = Preprocess.fit(rna, job.recipe.rna, features=features)
+        return self._scales[key]
+
+
+def _passes(networks: Sequence[Network]) -> list[list[Network]]:
+    """Networks that see the same bags together, up to the memory of one pass."""
+    alike: dict[Any, list[Network]] = {}
+    for network in networks:
+        recipe = network.recipe
+        key = (recipe.bags, recipe.fit.batch_size, recipe.fit.data_seed, recipe.model.needs_tiles)
+        alike.setdefault(key, []).append(network)
+    passes = []
+    for group in alike.values():
+        room, together = 0, list[Network]()
+        for network in group:
+            size = _bytes_of(network)
+            if together and size > room:
+                passes.append(together)
+                room, together = 0, []
+            if not together:
+                room = MOST_BYTES
+            room -= size
+            together.append(network)
+        passes.append(together)
+    return passes
+
+
+def _bytes_of(network: Network) -> int:
+    """What a network needs in training: its parameters five times (gradient, two moments, the best), its RNA thrice."""
+    sizes = {"feature_dim": network.preprocess.feature_dim, "n_genes": network.preprocess.n_genes}
+    parameters = n_parameters(network.recipe.model, **sizes)
+    seen = len(network.train) + len(network.validation)
+    return 4 * (5 * parameters + seen * (3 * network.preprocess.n_genes + 8 * network.preprocess.feature_dim))
+
+
+def _result(courses: Sequence[Any]) -> Fitted | FitFailed:
+    failed = [course.failed for course in courses if course.failed]
+    if failed:
+        return FitFailed(error=ConfigError(failed[0]))
+    first = courses[0].network
+    rows = [{"seed": course.network.seed, **row} for course in courses for row in course.judge.history]
+    skipped = max(row["skipped_batches"] for row in rows)
+    if skipped:  # as many in every epoch: there are fewer deaths than batches
+        logger.warning("%d batches without a death are skipped in every epoch.", skipped)
+    return Fitted(
+        model=model_of([course.judge.best for course in courses], first),
+        preprocess=first.preprocess,
+        history=pd.DataFrame(rows),
+        best_epoch=tuple(course.judge.best_epoch for course in courses),
+    )
 
 
 def _part(split: Split, part: Literal["train", "validation"], cohort: Cohort, known: set[str]) -> list[str]:
@@ -219,17 +284,3 @@ def _part(split: Split, part: Literal["train", "validation"], cohort: Cohort, kn
             "Take another split.seed, larger split.fractions for it, or fewer folds."
         )
     return cases
-
-
-def _badness(row: dict[str, float], settings: FitSettings) -> tuple[float, float]:
-    """What the best epoch has least of."""
-    loss, concordance = row["validation_loss"], row["validation_c_index"]
-    if settings.select == "loss" or math.isnan(concordance):
-        return (loss, 0.0)
-    return (-concordance, loss)
-
-
-def _finite(risk_B: Tensor) -> Tensor:
-    if not bool(torch.isfinite(risk_B).all()):
-        raise FloatingPointError("risks are not finite")
-    return risk_B

@@ -34,15 +34,18 @@ class Sources:
     store: str | None = None
     complete_cases: bool = False
     """Keep only the cases with slides and RNA, whatever the model needs, so that models meet the same patients."""
+    memory: int | None = None
+    """Most bytes of tile features held at once; None: half of what is free. It changes no number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A run's data, loaded: only cases the model can score."""
+    """A run's data: only cases the model can score."""
 
     cohort: Cohort
     store: FeatureStore | None
     bags: Bags | None
+    """None before :func:`read_features`, and for a model without tiles."""
     digests: dict[str, Any]
     """clinical and rna (SHA-256 of the files), store (its recipe's), records (features_sha256 by slide)."""
     join: dict[str, Any]
@@ -60,25 +63,18 @@ class Inputs:
         ]
 
 
-def load_inputs(
-    model: ModelSettings,
-    sources: Sources,
-    *,
-    only: Mapping[str, list[str]] | None = None,
-    on_slide: Callable[[int], None] = lambda _n_slides: None,
-) -> Inputs:
-    """Join the tables, keep what the model can score, and take its tiles from the store.
+def join_tables(model: ModelSettings, sources: Sources, *, only: Mapping[str, list[str]] | None = None) -> Inputs:
+    """Join the tables and keep what the model can score; no feature is read yet.
 
     Args:
         model: says whether RNA and tiles are needed.
         sources: tables and store.
         only: ``slides`` and ``cases`` of an earlier run, to which the cohort is restricted.
-        on_slide: called after every slide read, with how many there are to read.
 
     Raises:
         ConfigError: the model needs RNA or tiles, and there is no table or store.
         CohortError: the tables cannot be believed, or no case is left.
-        StoreError: no store, or a record that is damaged.
+        StoreError: no store.
         RunError: a slide or case of ``only`` is gone.
     """
     from mmsurv.cohort import load_cohort
@@ -89,17 +85,36 @@ def load_inputs(
     store = open_store(sources.store) if sources.store is not None else None
     whole = load_cohort(sources.cohort, store_slides=None if store is None else store.slide_ids())
     left_out = {} if only else _left_out(whole, model, sources)
-    cohort = _restrict_to_earlier(whole, only) if only else _scorable(whole, model, left_out)
-    slide_ids = cohort.slides["slide_id"].tolist()
-    bags = None
-    if model.needs_tiles and store is not None:
-        from mmsurv_train.bags import Bags
-
-        bags = Bags.for_cohort(store, cohort, on_slide=lambda _slide_id: on_slide(len(slide_ids)))
+    cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, model, left_out)
     join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}
-    records = slide_ids if model.needs_tiles else []
+    records = cohort.slides["slide_id"].tolist() if model.needs_tiles else []
     digests = _digests(sources, store, records)
-    return Inputs(cohort=cohort, store=store, bags=bags, digests=digests, join=join, left_out=left_out)
+    return Inputs(cohort=cohort, store=store, bags=None, digests=digests, join=join, left_out=left_out)
+
+
+def read_features(
+    data: Inputs, model: ModelSettings, sources: Sources, *, on_slide: Callable[[int], None] = lambda _n_slides: None
+) -> Inputs:
+    """The inputs with the tiles of their slides, if the model needs them.
+
+    Args:
+        data: from :func:`join_tables`, for the same model and sources.
+        model, sources: as there.
+        on_slide: called after every slide read, with how many there are to read.
+
+    Raises:
+        StoreError: a record that is damaged.
+        MmsurvError: features that are not finite, or a memory budget that cannot hold one bag.
+    """
+    if not model.needs_tiles or data.store is None:
+        return data
+    from mmsurv_train.bags import Bags
+
+    n_slides = len(data.cohort.slides)
+    bags = Bags.for_cohort(
+        data.store, data.cohort, memory=sources.memory, on_slide=lambda _slide_id: on_slide(n_slides)
+    )
+    return dataclasses.replace(data, bags=bags)
 
 
 def check_digests(inputs: Inputs, recorded: Mapping[str, Any], *, run: Path) -> None:
@@ -148,7 +163,13 @@ def sources_table(sources: Sources, *, run: Path) -> dict[str, Any]:
 
 
 def read_sources(
-    config: Mapping[str, Any], *, run: Path, store: str | None, clinical: str | None, rna: str | None
+    config: Mapping[str, Any],
+    *,
+    run: Path,
+    store: str | None,
+    clinical: str | None,
+    rna: str | None,
+    memory: int | None = None,
 ) -> Sources:
     """The sources of a recorded run, with other places for them where given.
 
@@ -171,11 +192,11 @@ def read_sources(
             found[name] = option or _find(Path(recorded[name]), data["from_run"].get(name), name, run)
     table = {**config["cohort"], **{key: found[key] for key in ("clinical", "rna") if found[key] is not None}}
     cohort = from_table(CohortOptions, table, source=str(run / "config.toml"), where="cohort.")
-    return Sources(cohort=cohort, store=found["store"], complete_cases=data["complete_cases"])
+    return Sources(cohort=cohort, store=found["store"], complete_cases=data["complete_cases"], memory=memory)
 
 
 def _find(absolute: Path, from_run: str | None, name: str, run: Path) -> str:
-    relative = absolute if from_run is None else run / from_run
+    relative = absolute if from_run is None else (run / from_run).resolve()
     for path in (absolute, relative):
         if path.exists():
             return str(path)
@@ -207,11 +228,20 @@ def _scorable(cohort: Cohort, model: ModelSettings, left_out: Mapping[str, list[
     return cohort.restrict(case_ids=keep)
 
 
-def _restrict_to_earlier(cohort: Cohort, only: Mapping[str, list[str]]) -> Cohort:
-    for name, found in (("slide", set(cohort.slides["slide_id"])), ("case", set(cohort.cases.index))):
-        gone = sorted(set(only[f"{name}s"]) - found)
+def _restrict_to_earlier(cohort: Cohort, only: Mapping[str, list[str]], sources: Sources) -> Cohort:
+    clinical = (sources.cohort.clinical, "clinical")
+    slides_in = clinical if sources.store is None else (sources.store, "store")
+    for name, found, (place, option) in (
+        ("slide", set(cohort.slides["slide_id"]), slides_in),
+        ("case", set(cohort.cases.index), clinical),
+    ):
+        earlier = only[f"{name}s"]
+        gone = sorted(set(earlier) - found)
         if gone:
-            raise RunError(f"{len(gone)} {name}s of the run are no longer there: {_some(gone)}.")
+            raise RunError(
+                f"{place}: {len(gone)} of the run's {len(earlier)} {name}s are no longer there: {_some(gone)}. "
+                f"Give the data it was made from with --{option}, or train again."
+            )
     return cohort.restrict(case_ids=only["cases"], slide_ids=only["slides"])
 
 

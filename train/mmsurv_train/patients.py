@@ -1,8 +1,8 @@
-"""The patients a model can be fitted on or applied to, as tensors.
+"""The patients a model can be fitted on or applied to.
 
 Owns who takes part: a case without what the model needs is left out, counted and logged, never in silence.
 
-Shape suffixes: B patients, G genes.
+Shape suffixes: P patients.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from mmsurv.errors import CohortError
-from mmsurv_train.bags import Bags, Draw
-from mmsurv_train.fusion import SurvivalModel
-from mmsurv_train.preprocess import Preprocess
-from mmsurv_train.recipe import BagSettings, ModelSettings
+from mmsurv_train.bags import Bags
+from mmsurv_train.recipe import ModelSettings
 
 if TYPE_CHECKING:
     from mmsurv.cohort import Cohort
@@ -69,69 +66,26 @@ def _leave_out(cases: list[str], with_it: set[str], what: str, model: str) -> li
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Patients:
-    """Patients of one part, in one order; their RNA and, if the model needs tiles, their slides."""
+    """Patients in one order, with their outcomes and, where tiles are needed, their slides."""
 
     case_ids: list[str]
-    time: Tensor
-    """Months, (B,) float64, on the CPU."""
-    event: Tensor
-    """Died, (B,) bool, on the CPU."""
-    rna: Tensor | None
-    """(B, G) float32, scaled."""
+    time: np.ndarray
+    """Months, (P,) float64."""
+    event: np.ndarray
+    """Died, (P,) bool."""
     slides: list[list[str]]
     """Slides of each patient; empty lists for a model without tiles."""
 
     @classmethod
-    def collect(
-        cls, case_ids: Sequence[str], cohort: Cohort, bags: Bags | None, preprocess: Preprocess, device: torch.device
-    ) -> Patients:
-        """Look the patients up by id. Outcomes stay on the CPU, where the loss is computed."""
+    def collect(cls, case_ids: Sequence[str], cohort: Cohort, slides: dict[str, list[str]]) -> Patients:
+        """Look the patients up by id."""
         outcomes = cohort.cases.loc[list(case_ids)]
-        rna_BG = None
-        if preprocess.n_genes and cohort.rna is not None:
-            rna_BG = torch.from_numpy(preprocess.rna(cohort.rna.loc[list(case_ids)])).to(device)
-        slides = slides_of(cohort, bags) if preprocess.feature_dim else {}
         return cls(
             case_ids=list(case_ids),
-            time=torch.tensor(outcomes["time"].to_numpy(float)),
-            event=torch.tensor(outcomes["event"].to_numpy(bool)),
-            rna=rna_BG,
+            time=outcomes["time"].to_numpy(float),
+            event=outcomes["event"].to_numpy(bool),
             slides=[slides.get(case, []) for case in case_ids],
         )
 
     def __len__(self) -> int:
         return len(self.case_ids)
-
-    def rna_of(self, rows: Sequence[int]) -> Tensor | None:
-        return None if self.rna is None else self.rna[list(rows)]
-
-
-def training_bags(
-    model: SurvivalModel, patients: Patients, rows: Sequence[int], bags: Bags, settings: BagSettings, draw: Draw
-) -> list[Tensor]:
-    """One bag for each of some patients: the case's, or that of one slide drawn from it.
-
-    With ``unit`` slide, each patient gives one slide, so that no risk set holds a patient twice.
-    """
-    chosen = []
-    for row in rows:
-        slides = patients.slides[row]
-        if settings.unit == "slide":
-            slides = [slides[draw.number(patients.case_ids[row]) % len(slides)]]
-        chosen.append(slides)
-    return _bags(model, chosen, bags, settings.size, draw if settings.redraw else None)
-
-
-def prediction_bags(
-    model: SurvivalModel, chosen: Sequence[Sequence[str]], bags: Bags, settings: BagSettings
-) -> list[Tensor]:
-    """A bag for each group of slides: all tiles, or the first ones if the recipe keeps its bag size."""
-    return _bags(model, chosen, bags, settings.size if settings.at_prediction == "size" else 0, None)
-
-
-def _bags(
-    model: SurvivalModel, chosen: Sequence[Sequence[str]], bags: Bags, size: int, draw: Draw | None
-) -> list[Tensor]:
-    if model.pools == "mean" and not size:
-        return [bags.mean(slides) for slides in chosen]
-    return [bags.bag(slides, size=size, draw=draw) for slides in chosen]

@@ -1,9 +1,9 @@
-"""Risks of cases and slides from a fitted model.
+"""Risks of cases and slides from fitted models.
 
-Owns how slides' risks become a case's. A case's risk is that of its own bag where bags are cases, and the mean of its
-slides' risks where bags are slides.
+Owns how slides' risks become a case's, and networks' risks a model's. A case's risk is that of its own bag where bags
+are cases, and the mean of its slides' risks where bags are slides. A model's risk is the mean of its networks'.
 
-Shape suffixes: B patients, S slides.
+Shape suffixes: M networks, B bags, D feature dim, R rows of u.
 """
 
 from __future__ import annotations
@@ -11,113 +11,180 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmsurv.errors import ConfigError
 from mmsurv_train.bags import Bags
-from mmsurv_train.fusion import SurvivalModel
-from mmsurv_train.patients import Patients, prediction_bags, scorable_cases
+from mmsurv_train.fusion import Pooled, SurvivalModel
+from mmsurv_train.patients import scorable_cases, slides_of
+from mmsurv_train.pool import softmax_pool_each
 from mmsurv_train.preprocess import Preprocess
-from mmsurv_train.recipe import BagSettings, TrainRecipe
+from mmsurv_train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from mmsurv.cohort import Cohort
     from mmsurv_train.fit import Fitted
 
-AT_ONCE = 64
-"""Cases or slides scored at a time."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RiskTables:
-    """Risks of a cohort; higher means an earlier death."""
+    """Risks of a cohort; higher means an earlier death. ``risk_0``, … are its networks', if it has several."""
 
     slides: pd.DataFrame
-    """slide_id, case_id, risk: the risk of a slide's own bag."""
+    """slide_id, case_id, risk[, risk_0, …]: of a slide's own bag."""
     cases: pd.DataFrame
-    """case_id, risk: of the case's own bag, or the mean of its slides' risks where bags are slides."""
+    """case_id, risk[, risk_0, …]: of the case's own bag, or the mean of its slides' risks where bags are slides."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model that predicts, with its scales and the recipe that says which bags it sees."""
+
+    model: SurvivalModel
+    preprocess: Preprocess
+    recipe: TrainRecipe
 
 
 def predict(
-    fitted: Fitted | tuple[nn.Module, Preprocess], recipe: TrainRecipe, cohort: Cohort, bags: Bags | None
+    fitted: Fitted | tuple[SurvivalModel, Preprocess], recipe: TrainRecipe, cohort: Cohort, bags: Bags | None
 ) -> RiskTables:
     """Risks of all cases and slides of a cohort that have what the model needs.
-
-    A slide's risk is that of its own bag. A case's risk is that of its own bag where bags are cases, and the mean of
-    its slides' risks where bags are slides. The model ``rna`` gives each slide the risk of its case.
 
     Args:
         fitted: from ``fit``, or a model and its preprocessing.
         recipe: the one it was fitted by: which bags, how many tiles, which device.
         cohort: patients; those without RNA or slides the model needs are left out, with a warning.
-        bags: features of the cohort's slides; may be None for the model ``rna``.
+        bags: features of the cohort's slides; may be None for the model ``rna``, which gives each slide the risk of
+            its case.
 
     Raises:
         CohortError: genes of the model are missing, or no case has what it needs.
         ValueError: features of another width than the model's.
     """
     model, preprocess = fitted if isinstance(fitted, tuple) else (fitted.model, fitted.preprocess)
+    return predict_many([(model, preprocess, recipe)], cohort, bags)[0]
+
+
+def predict_many(
+    members: Sequence[tuple[SurvivalModel, Preprocess, TrainRecipe]], cohort: Cohort, bags: Bags | None
+) -> list[RiskTables]:
+    """Risks by many models that see the same bags, in one read of them.
+
+    The bits of a model's risks do not depend on which others are asked with it.
+
+    Args:
+        members: models of one name and one [bags] table, such as the folds of a cross-validation.
+        cohort, bags: as for ``predict``, which says what is raised.
+    """
+    recipe = members[0][2]
+    if any((one.bags, one.model.name) != (recipe.bags, recipe.model.name) for _, _, one in members):
+        raise ValueError("models that are asked together must have one name and one [bags] table")
     device = find_device(recipe.fit.device)
     bags = bags.to(device) if bags is not None and recipe.model.needs_tiles else None
     cases = scorable_cases(recipe.model, cohort, bags)
-    patients = Patients.collect(cases, cohort, bags, preprocess, device)
-    scorer = cast(SurvivalModel, copy.deepcopy(model).to(device))
-    risk_B = case_risks(scorer, patients, bags, recipe.bags)
-    case_table = pd.DataFrame({"case_id": cases, "risk": risk_B.numpy().astype(np.float64)})
-    if bags is None:
-        slides = cohort.slides[cohort.slides["case_id"].isin(cases)]
-        return RiskTables(slides=slides.merge(case_table, on="case_id", how="left"), cases=case_table)
-    names, owners = _slide_rows(patients)
-    risk_S = _risks(scorer, patients, owners, [[name] for name in names], bags, recipe.bags)
-    table = pd.DataFrame(
-        {
-            "slide_id": names,
-            "case_id": [patients.case_ids[row] for row in owners],
-            "risk": risk_S.numpy().astype(np.float64),
-        }
-    )
-    return RiskTables(slides=table.sort_values("slide_id", ignore_index=True), cases=case_table)
+    asked = _Asked.of(cases, cohort, bags, recipe)
+    risks = _risks([Member(*member) for member in members], cohort, bags, asked, device)
+    return [asked.tables(risk_MB.double(), cohort) for risk_MB in risks]
 
 
-def case_risks(model: SurvivalModel, patients: Patients, bags: Bags | None, settings: BagSettings) -> Tensor:
-    """Case-level risks (B,) without dropout, on the CPU."""
-    rows = list(range(len(patients)))
-    if bags is None or settings.unit == "case":
-        return _risks(model, patients, rows, patients.slides, bags, settings)
-    names, owners = _slide_rows(patients)
-    risk_S = _risks(model, patients, owners, [[name] for name in names], bags, settings).double()
-    total_B = torch.zeros(len(patients), dtype=torch.float64).index_add(0, torch.tensor(owners), risk_S)
-    return total_B / torch.bincount(torch.tensor(owners), minlength=len(patients))
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Whose risk is asked: the bags of cases, then those of slides that are not a case's only ones."""
+
+    cases: list[str]
+    owner: list[str]
+    """Case of each bag."""
+    slides: list[list[str]]
+    """Slides of each bag."""
+    size: int
+    case_places: list[list[int]]
+    """Bags whose mean risk is a case's."""
+    slide_places: dict[str, int]
+    """Bag of each slide; empty without tiles."""
+
+    @classmethod
+    def of(cls, cases: list[str], cohort: Cohort, bags: Bags | None, recipe: TrainRecipe) -> _Asked:
+        size = recipe.bags.size if recipe.bags.at_prediction == "size" else 0
+        if bags is None:
+            return cls(cases, cases, [[] for _ in cases], size, [[place] for place in range(len(cases))], {})
+        owned = slides_of(cohort, bags)
+        owner, slides, case_places, slide_places = list[str](), list[list[str]](), list[list[int]](), dict[str, int]()
+        for case in cases:
+            first = len(slides)
+            whole = recipe.bags.unit == "case" and len(owned[case]) > 1
+            slides += ([owned[case]] if whole else []) + [[slide] for slide in owned[case]]
+            owner += [case] * (len(slides) - first)
+            case_places.append([first] if whole else list(range(first, len(slides))))
+            slide_places |= {slide: first + whole + place for place, slide in enumerate(owned[case])}
+        return cls(cases, owner, slides, size, case_places, slide_places)
+
+    def tables(self, risk_MB: Tensor, cohort: Cohort) -> RiskTables:
+        by_case = torch.stack([risk_MB[:, places].mean(1) for places in self.case_places], 1)
+        cases = pd.DataFrame({"case_id": self.cases, **_columns(by_case)})
+        if not self.slide_places:
+            slides = cohort.slides[cohort.slides["case_id"].isin(self.cases)]
+            return RiskTables(slides=slides.merge(cases, on="case_id", how="left"), cases=cases)
+        names = sorted(self.slide_places)
+        places = [self.slide_places[name] for name in names]
+        owners = [self.owner[place] for place in places]
+        slides = pd.DataFrame({"slide_id": names, "case_id": owners, **_columns(risk_MB[:, places])})
+        return RiskTables(slides=slides, cases=cases)
 
 
-def _slide_rows(patients: Patients) -> tuple[list[str], list[int]]:
-    """Every slide, and the row of its patient."""
-    pairs = [(slide, row) for row, slides in enumerate(patients.slides) for slide in slides]
-    return [slide for slide, _ in pairs], [row for _, row in pairs]
+def _columns(risk_MB: Tensor) -> dict[str, np.ndarray]:
+    columns = {"risk": risk_MB.mean(0).numpy()}
+    if len(risk_MB) > 1:
+        columns |= {f"risk_{m}": risk_B.numpy() for m, risk_B in enumerate(risk_MB)}
+    return columns
 
 
 @torch.no_grad()
 def _risks(
-    model: SurvivalModel,
-    patients: Patients,
-    rows: Sequence[int],
-    chosen: Sequence[Sequence[str]],
-    bags: Bags | None,
-    settings: BagSettings,
-) -> Tensor:
-    """Risks of groups of slides (``chosen``) with the RNA of the patients in ``rows``, on the CPU."""
-    model.eval()
-    parts = []
-    for start in range(0, len(rows), AT_ONCE):
-        here = slice(start, start + AT_ONCE)
-        batch = None if bags is None else prediction_bags(model, chosen[here], bags, settings)
-        parts.append(model(batch, patients.rna_of(rows[here])).cpu())
-    return torch.cat(parts)
+    members: Sequence[Member], cohort: Cohort, bags: Bags | None, asked: _Asked, device: torch.device
+) -> list[Tensor]:
+    """Risks (M, B) of each member, without dropout, on the CPU."""
+    models = [copy.deepcopy(member.model).to(device).eval() for member in members]
+    rnas = [_rna(member, model, cohort, asked.owner, device) for member, model in zip(members, models, strict=True)]
+    pooled = _pooled(models, rnas, bags, asked)
+    return [model.answer(rna_MBG, found).cpu() for model, rna_MBG, found in zip(models, rnas, pooled, strict=True)]
+
+
+def _rna(member: Member, model: SurvivalModel, cohort: Cohort, owner: list[str], device: torch.device) -> Tensor | None:
+    if not member.preprocess.n_genes or cohort.rna is None:
+        return None
+    rna_BG = torch.from_numpy(member.preprocess.rna(cohort.rna.loc[owner])).to(device)
+    return rna_BG.expand(model.networks, -1, -1)
+
+
+def _pooled(
+    models: Sequence[SurvivalModel], rnas: Sequence[Tensor | None], bags: Bags | None, asked: _Asked
+) -> list[Pooled]:
+    if bags is None:
+        return [None for _ in models]
+    if models[0].pools == "mean":
+        if asked.size:
+            mean_BD = bags.draw(asked.slides, size=asked.size).means()
+        else:
+            mean_BD = torch.cat([bags.mean(slides) for slides in asked.slides])
+        return [mean_BD[None] for _ in models]
+    us_BMRD = [model.ask(_given(rna)).transpose(0, 1) for model, rna in zip(models, rnas, strict=True)]
+    zs_BXD = softmax_pool_each([u_BMRD.flatten(1, 2) for u_BMRD in us_BMRD], bags.draw(asked.slides, size=asked.size))
+    pooled: list[Pooled] = []
+    for z_BXD, u_BMRD in zip(zs_BXD, us_BMRD, strict=True):
+        z_MBRD = z_BXD.view(u_BMRD.shape).transpose(0, 1)
+        pooled.append((z_MBRD, z_MBRD.new_ones(z_MBRD.shape[:3])))
+    return pooled
+
+
+def _given(rna_MBG: Tensor | None) -> Tensor:
+    if rna_MBG is None:
+        raise ValueError("this model needs RNA")
+    return rna_MBG
 
 
 def find_device(name: str) -> torch.device:

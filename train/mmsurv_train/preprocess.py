@@ -102,7 +102,8 @@ class Preprocess:
         values_BG = np.where(np.isnan(values_BG), self.median, values_BG)
         if self.low is not None and self.high is not None:
             values_BG = np.clip(values_BG, self.low, self.high)
-        return ((values_BG - self.mean) / self.sd).astype(np.float32)
+        # In one layout, whatever the table's: products of another one may differ in the last bit.
+        return ((values_BG - self.mean) / self.sd).astype(np.float32, order="C")
 
     def to_table(self) -> dict[str, Any]:
         """JSON-able; ``from_table`` gives back the same numbers to the last bit."""

@@ -132,7 +132,11 @@ class FitSettings:
     C-index, which a small validation part knows only in coarse steps."""
     ties: Literal["efron", "breslow"] = "efron"
     seed: int = 0
-    """Of initialisation, batches, bags and dropout."""
+    """Of initialisation and dropout."""
+    n_seeds: int = 1
+    """Networks, from seeds ``seed``, ``seed`` + 1, …, whose mean risk is the model's."""
+    data_seed: int = 0
+    """Of batches, bags and slides drawn: one for all models of a pass."""
     device: str = "auto"
     """cpu, cuda, cuda:N (the N-th, counted from 0), or auto: cuda where there is one."""
 
@@ -147,10 +151,21 @@ class FitSettings:
         _check(self.weight_decay >= 0, f"fit.weight_decay must be 0 or more, not {self.weight_decay}")
         _check(self.patience >= 0, f"fit.patience must be 0 (never stop) or more, not {self.patience}")
         _check_seed("fit.seed", self.seed)
+        _check_seed("fit.data_seed", self.data_seed)
+        _check(self.n_seeds >= 1, f"fit.n_seeds must be at least 1, not {self.n_seeds}")
+        _check(
+            self.seed + self.n_seeds - 1 <= MOST_SEED,
+            f"fit.seed ({self.seed}) is too high for {self.n_seeds} seeds: the last may be {MOST_SEED} (2⁶³ − 1)",
+        )
         _check(
             re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device) is not None,
             f"fit.device must be auto, cpu, cuda or cuda:N, not {self.device!r}",
         )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each network."""
+        return tuple(range(self.seed, self.seed + self.n_seeds))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,12 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-def _are_folds(value: Any) -> bool:
+def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_count, value))
+
+
+def _are_numbers_or_none(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number_or_none, value))
 
 
 EXPECTED: dict[Callable[[Any], bool], str] = {
@@ -58,7 +62,8 @@ EXPECTED: dict[Callable[[Any], bool], str] = {
     _is_number_or_none: "a number or null",
     _is_positive: "a positive whole number",
     _are_texts: "a list of texts",
-    _are_folds: "a list of folds such as 0, 1, 2",
+    _are_counts: "a list such as 0, 1, 2",
+    _are_numbers_or_none: "a list of numbers or nulls",
 }
 """The kinds of values, in words."""
 
@@ -80,7 +85,7 @@ OPTIONAL_CONFIG: Keys = {
     "data.from_run.rna": _is_text,
     "data.from_run.store": _is_text,
 }
-FOLDS: Keys = {"folds": _are_folds}
+FOLDS: Keys = {"folds": _are_counts}
 """Of the config.toml of a cross-validation."""
 
 PROVENANCE: Keys = {
@@ -96,6 +101,7 @@ PROVENANCE: Keys = {
     "join": _is_table,
 }
 OPTIONAL_PROVENANCE: Keys = {
+    "features": lambda value: value is None or isinstance(value, dict),
     "digests.records": _is_table,
     "store_recipe": lambda value: value is None or isinstance(value, dict),
 }
@@ -103,7 +109,7 @@ OPTIONAL_PROVENANCE: Keys = {
 COLUMNS = {
     "predictions.csv": ("slide_id", "case_id", "part", "risk", "time", "event"),
     "case_predictions.csv": ("case_id", "part", "risk", "time", "event"),
-    "history.csv": ("epoch", "loss", "validation_loss"),
+    "history.csv": ("seed", "epoch", "loss", "validation_loss"),
 }
 
 
@@ -115,11 +121,15 @@ def metrics_keys(part: str) -> Keys:
     """What metrics.json must hold about the part that is reported."""
     keys: dict[str, Callable[[Any], bool]] = {"model": _is_text, "method": _is_table}
     keys["method.tau_months"] = _is_number
+    keys["seeds.seeds"] = _are_counts
     for level in ("wsi", "case"):
         at = f"parts.{part}.{level}"
         keys |= {f"{at}.n": _is_count, f"{at}.events": _is_count}
         for measure in ("c_index", "c_index_ipcw"):
             keys[f"{at}.{measure}.value"] = _is_number_or_none
+        seeds = f"seeds.{level}"
+        keys |= {f"{seeds}.{measure}": _is_number_or_none for measure in ("mean", "sd", "low", "high")}
+        keys[f"{seeds}.values"] = _are_numbers_or_none
     groups = f"parts.{part}.case.risk_groups"
     keys |= {f"{groups}.{name}": _is_count for name in ("n_high", "events_high", "n_low", "events_low")}
     return {**keys, f"{groups}.log_rank.p": _is_number_or_none}

@@ -8,13 +8,14 @@ what they take instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from mmsurv_train import metrics
+from mmsurv_train import metrics, seeds
 from mmsurv_train.recipe import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class Predictions:
     """Risks beside the outcomes, sorted by id; higher risk means an earlier death."""
 
     slides: pd.DataFrame
-    """slide_id, case_id, part, risk, time (months), event."""
+    """slide_id, case_id, part, risk, time (months), event; of an ensemble also risk_0, risk_1, … of its networks."""
     cases: pd.DataFrame
-    """case_id, part, risk, time, event."""
+    """case_id, part, risk, time, event; of an ensemble also risk_0, risk_1, …"""
 
     def level(self, level: str) -> pd.DataFrame:
         return self.slides if level == "wsi" else self.cases
@@ -47,7 +48,7 @@ def with_outcomes(risks: RiskTables, outcomes: pd.DataFrame, parts: pd.Series) -
     """Put part, time and event beside the risks.
 
     Args:
-        risks: slides (slide_id, case_id, risk) and cases (case_id, risk).
+        risks: slides (slide_id, case_id, risk) and cases (case_id, risk), of an ensemble also risk_0, risk_1, …
         outcomes: index case_id, columns time and event.
         parts: index case_id, values train, validation or test; cases outside it are left out.
     """
@@ -59,7 +60,7 @@ def with_outcomes(risks: RiskTables, outcomes: pd.DataFrame, parts: pd.Series) -
         )
         for table in (risks.slides, risks.cases)
     )
-    columns = ["case_id", "part", "risk", "time", "event"]
+    columns = ["case_id", "part", "risk", "time", "event", *seeds.network_columns(risks.cases)]
     return Predictions(
         slides=slides.sort_values("slide_id", ignore_index=True)[["slide_id", *columns]],
         cases=cases.sort_values("case_id", ignore_index=True)[columns],
@@ -78,8 +79,10 @@ def training_cut(predictions: Predictions) -> float:
     return float(predictions.part("train").cases["risk"].median())
 
 
-def measure(predictions: Predictions, settings: EvaluateSettings, *, model: str) -> dict[str, Any]:
-    """metrics.json of one run: every part, at WSI and at case level."""
+def measure(
+    predictions: Predictions, settings: EvaluateSettings, *, model: str, network_seeds: Sequence[int]
+) -> dict[str, Any]:
+    """metrics.json of one run: every part, at WSI and at case level, and each network alone on the test part."""
     compared = reference(predictions.part("train").cases, settings)
     cut = training_cut(predictions)
     parts = {}
@@ -94,6 +97,7 @@ def measure(predictions: Predictions, settings: EvaluateSettings, *, model: str)
         "method": method(compared, settings, cut="median case-level risk of the training part"),
         "risk_cut": cut,
         "parts": parts,
+        "seeds": seeds.measure_seeds(predictions.part("test"), network_seeds, settings),
     }
 
 

@@ -64,7 +64,7 @@ def p_value(p: float | None) -> str:
 
 
 def text(metrics: Mapping[str, Any]) -> str:
-    """The table as aligned text, with the reasons of what is missing and, for folds, their mean ± sd."""
+    """The table as aligned text, with the reasons of what is missing and, for folds and for seeds, their mean ± sd."""
     lines = [
         (
             row.part,
@@ -81,7 +81,7 @@ def text(metrics: Mapping[str, Any]) -> str:
     widths = [max(len(line[i]) for line in [HEADINGS, *lines]) for i in range(len(HEADINGS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
              for line in [HEADINGS, *lines]]  # fmt: skip
-    return "\n".join([*table, *_folds(metrics), *_reasons(metrics), *_method(metrics)])
+    return "\n".join([*table, *_folds(metrics), *_seeds(metrics), *_reasons(metrics), *_method(metrics)])
 
 
 def fold_mean(metrics: Mapping[str, Any], level: str) -> str:
@@ -94,10 +94,39 @@ def fold_mean(metrics: Mapping[str, Any], level: str) -> str:
     return f"{number(mean['mean'])}{spread}{count}"
 
 
+def n_seeds(metrics: Mapping[str, Any]) -> int:
+    """How many networks the model is the mean of."""
+    return len(metrics["seeds"]["seeds"])
+
+
+def seed_mean(metrics: Mapping[str, Any], level: str) -> str:
+    """Mean ± sd of the networks' own C-indices, such as "0.702 ± 0.011"; a dash for one network."""
+    found = metrics["seeds"][level]
+    return NONE if found["sd"] is None else f"{number(found['mean'])} ± {number(found['sd'])}"
+
+
+def seed_interval(metrics: Mapping[str, Any], level: str) -> str:
+    """Interval of that mean; a dash for one network or where there is none."""
+    found = metrics["seeds"][level]
+    return NONE if found["sd"] is None else interval(found)
+
+
 def _folds(metrics: Mapping[str, Any]) -> list[str]:
     if "fold_mean" not in metrics:
         return []
     return [f"mean ± sd of the folds, {LEVEL_NAMES[level]}: {fold_mean(metrics, level)}" for level in LEVEL_NAMES]
+
+
+def _seeds(metrics: Mapping[str, Any]) -> list[str]:
+    """The networks alone, beside the ensemble in the table."""
+    if n_seeds(metrics) == 1:
+        return []
+    which, lines = metrics["seeds"]["seeds"], []
+    for level, name in LEVEL_NAMES.items():
+        found = seed_interval(metrics, level)
+        of_mean = "" if found == NONE else f", interval of the mean {found}"
+        lines.append(f"mean ± sd of the {len(which)} seeds alone, {name}: {seed_mean(metrics, level)}{of_mean}")
+    return [*lines, f"The table is of their ensemble: the mean risk of seeds {which[0]} to {which[-1]}."]
 
 
 def _reasons(metrics: Mapping[str, Any]) -> list[str]:

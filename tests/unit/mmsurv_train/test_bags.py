@@ -13,7 +13,6 @@ import torch
 from mmsurv.errors import StoreError
 from mmsurv.store import create_store
 from mmsurv.store.testing import RECIPE, make_record
-from mmsurv_train import bags as bags_module
 from mmsurv_train.bags import Bags, Draw
 
 
@@ -27,23 +26,17 @@ def bags():
     return Bags.from_arrays({"a": slide(10), "b": slide(3, first=100), "c": slide(7, first=200)})
 
 
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = create_store(tmp_path / "store", recipe=RECIPE, dim=8)
+    for index, tiles in enumerate([60, 7, 33]):
+        store.write(make_record(f"s{index + 1}", tiles=tiles, seed=index))
+    return store
+
+
 def rows(bag):
     return bag[:, 0].int().tolist()
-
-
-class FakeStore:
-    """What bags ask of a feature store."""
-
-    dim, dtype = 3, np.dtype(np.float16)
-
-    def __init__(self, features):
-        self._features = features
-
-    def n_tiles(self, slide_id):
-        return len(self._features[slide_id])
-
-    def features(self, slide_id):
-        return self._features[slide_id]
 
 
 def test_a_bag_holds_all_tiles_in_the_stored_dtype(bags):
@@ -76,11 +69,17 @@ def test_a_row_of_bfloat16_that_is_not_finite_is_named():
         Bags.from_arrays({"a": slide(3, dtype=ml_dtypes.bfloat16), "b": broken})
 
 
-def test_a_case_of_neighbouring_slides_is_a_view_not_a_copy(bags):
-    assert bags.bag(["a", "b"]).data_ptr() == bags.slide("a").data_ptr()
+def test_the_bag_of_a_case_has_the_rows_of_its_slides_in_turn(bags):
     assert rows(bags.bag(["a", "b"])) == [*range(10), 100, 101, 102]
-    assert rows(bags.bag(["a", "c"])) == [*range(10), *range(200, 207)]
     assert rows(bags.bag(["b", "a"])) == [100, 101, 102, *range(10)]
+
+
+def test_pieces_are_views_not_copies(bags):
+    drawn = bags.draw([["a", "c"], ["b"]])
+    second, first = drawn.pieces([1, 0])
+    assert [piece.data_ptr() for piece in first] == [bags.slide("a").data_ptr(), bags.slide("c").data_ptr()]
+    assert [piece.data_ptr() for piece in second] == [bags.slide("b").data_ptr()]
+    assert (len(drawn), drawn.lengths, drawn.dim) == (2, [17, 3], 3)
 
 
 def test_without_a_draw_a_bag_is_the_first_rows(bags):
@@ -121,17 +120,22 @@ def test_a_bag_smaller_than_its_slides_takes_turns(bags):
     assert {bag[0] // 100 for bag in drawn} == {0, 1, 2}
 
 
-def test_statistics_are_those_of_all_tiles_of_the_slides(monkeypatch):
-    monkeypatch.setattr(bags_module, "BLOCK_ELEMENTS", 16)
+def test_statistics_are_those_of_all_tiles_of_the_slides():
     rng = np.random.default_rng(0)
     arrays = {name: (rng.normal(900, 2, (n, 4))).astype(np.float16) for name, n in [("a", 50), ("b", 1), ("c", 7)]}
     bags = Bags.from_arrays(arrays)
     mean, sd = bags.statistics(["a", "c"])
     together = np.concatenate([arrays["a"], arrays["c"]]).astype(np.float64)
-    np.testing.assert_allclose(mean, together.mean(0), rtol=1e-13)
-    np.testing.assert_allclose(sd, together.std(0), rtol=1e-10)
+    np.testing.assert_allclose(mean, together.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(sd, together.std(0), rtol=1e-6)
     np.testing.assert_allclose(bags.mean(["a", "c"])[0], together.mean(0), rtol=1e-6)
     assert bags.mean(["a"]).shape == (1, 4)
+
+
+def test_means_are_those_of_the_tiles_drawn(bags):
+    assert bags.draw([["a"], ["b", "c"]]).means()[:, 0].tolist() == [4.5, pytest.approx((303 + 1421) / 10)]
+    assert bags.draw([["a"], ["b"]], size=3).means()[:, 0].tolist() == [1, 101]
+    assert bags.draw([["a"]], size=3).means().dtype == torch.float32
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -169,17 +173,14 @@ def test_nothing_makes_no_bag(bags):
 
 
 def test_arrays_of_different_widths_are_refused():
-    with pytest.raises(ValueError, match=r"b: expected features of shape \(2, 3\), found \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"b: expected features of shape \(2, 3\), float16, found \(2, 4\)"):
         Bags.from_arrays({"a": slide(2), "b": slide(2, dim=4)})
 
 
-def test_a_cohorts_slides_are_read_case_by_case():
-    store = FakeStore({"s1": slide(2), "s2": slide(2, first=10), "s3": slide(2, first=20)})
-
+def test_a_cohorts_slides_are_read_case_by_case(store):
     class Cohort:
         slides = pd.DataFrame({"slide_id": ["s1", "s2", "s3"], "case_id": ["p2", "p1", "p2"]})
 
     read = []
     bags = Bags.for_cohort(store, Cohort(), on_slide=read.append)
     assert bags.slide_ids == read == ["s2", "s1", "s3"]
-    assert bags.bag(["s1", "s3"]).data_ptr() == bags.slide("s1").data_ptr()

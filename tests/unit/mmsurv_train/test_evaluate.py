@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from mmsurv.cohort import CohortOptions
 from mmsurv.errors import ConfigError, CorruptRecordError, RunError
 from mmsurv.store import create_store, open_store
-from mmsurv_train import evaluate as evaluation
+from mmsurv_train import inputs, predict
 from mmsurv_train import run as runs
 from mmsurv_train.evaluate import evaluate
 from mmsurv_train.inputs import Sources
@@ -27,7 +28,9 @@ JOINT = TrainRecipe(
     split=SplitSettings(fractions=(0.6, 0.2, 0.2)),
     evaluate=EvaluateSettings(n_bootstrap=20),
 )
-CROSS_VALIDATED = dataclasses.replace(JOINT, split=SplitSettings(n_folds=3))
+CROSS_VALIDATED = dataclasses.replace(
+    JOINT, split=SplitSettings(n_folds=3), fit=dataclasses.replace(JOINT.fit, n_seeds=2)
+)
 RNA = dataclasses.replace(JOINT, model=ModelSettings(name="rna"))
 
 
@@ -38,7 +41,8 @@ def sources(study: Path, *, store: bool = True, rna: bool = True) -> Sources:
 
 @pytest.fixture(scope="module")
 def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data and two runs on them; copied by tests that change it."""
+    """A folder with the data and two runs on them, the second an ensemble of two seeds in each of three folds; copied
+    by tests that change it."""
     folder = tmp_path_factory.mktemp("trained")
     for name in ("clinical.csv", "rna.csv"):
         shutil.copy(study / name, folder / name)
@@ -88,6 +92,19 @@ def test_slides_that_came_later_do_not_matter(changed: Path) -> None:
     assert evaluate(changed / "runs" / "joint").identical
 
 
+def test_another_memory_budget_gives_the_same_bits(trained: Path) -> None:
+    assert evaluate(trained / "runs" / "cv", memory=200_000).identical
+
+
+def test_a_changed_risk_of_one_network_is_found(changed: Path) -> None:
+    path = changed / "runs" / "cv" / "fold-2" / runs.CASE_PREDICTIONS
+    cases = runs.read_csv(path)
+    cases.loc[0, "risk_1"] += 1e-12
+    runs.write_csv(path, cases)
+    (difference,) = evaluate(changed / "runs" / "cv").differences
+    assert f"risk_1 of {cases['case_id'][0]}: saved" in difference
+
+
 @pytest.mark.parametrize("table", ["clinical", "rna"])
 def test_a_table_that_changed_is_named(changed: Path, table: str) -> None:
     path = changed / f"{table}.csv"
@@ -106,6 +123,33 @@ def test_a_store_of_another_recipe_is_refused(changed: Path) -> None:
         new.write(dataclasses.replace(record, attributes=kept))
     with pytest.raises(RunError, match="the store was made by another recipe"):
         evaluate(changed / "runs" / "joint", store=str(changed / "other"))
+
+
+def test_data_that_are_not_the_runs_are_refused_before_any_feature_is_read(changed: Path, monkeypatch) -> None:
+    monkeypatch.setattr(inputs, "read_features", lambda *_, **__: pytest.fail("features were read"))
+    path = changed / "rna.csv"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(RunError, match="the rna table is not the one the run was made from"):
+        evaluate(changed / "runs" / "cv")
+
+
+def test_a_store_of_another_width_is_refused(changed: Path) -> None:
+    """Its recipe and its records claim to be the run's: only the width tells."""
+    old = open_store(changed / "store")
+    new = create_store(changed / "wide", recipe=dict(old.recipe), dim=16)
+    own = {"slide_id", "recipe", "recipe_sha256", "row_order", "features_sha256", "record_sha256"}
+    digests = {}
+    for slide_id in old.slide_ids():
+        record = old.read(slide_id)
+        kept = {key: value for key, value in record.attributes.items() if key not in own}
+        new.write(dataclasses.replace(record, features=np.tile(record.features, 2), attributes=kept))
+        digests[slide_id] = new.attributes(slide_id)["features_sha256"]
+    path = changed / "runs" / "joint" / runs.PROVENANCE
+    claimed = json.loads(path.read_text())
+    claimed["digests"]["records"] = {name: digests[name] for name in claimed["digests"]["records"]}
+    runs.write_json(path, claimed)
+    with pytest.raises(RunError, match=r"the model takes 8 features per tile, and those of .*wide have 16.*--store"):
+        evaluate(changed / "runs" / "joint", store=str(changed / "wide"))
 
 
 def test_a_record_that_was_made_anew_is_named(changed: Path) -> None:
@@ -132,7 +176,7 @@ def test_a_record_with_a_flipped_byte_is_refused(changed: Path) -> None:
 
 def test_a_record_that_is_gone_is_named(changed: Path) -> None:
     open_store(changed / "store").record_path("slide-07").unlink()
-    with pytest.raises(RunError, match="1 slides of the run are no longer there: slide-07"):
+    with pytest.raises(RunError, match=r"store: 1 of the run's 53 slides are no longer there: slide-07\. .*--store"):
         evaluate(changed / "runs" / "joint")
 
 
@@ -221,16 +265,16 @@ def test_a_run_says_its_device_and_a_difference_names_it(changed: Path) -> None:
 
 def test_a_run_is_computed_again_with_its_own_number_of_threads(changed: Path, monkeypatch) -> None:
     """Another number may sum in another order, and so change the last bit of a larger model."""
-    before, seen, score = torch.get_num_threads(), [], evaluation.train.score
+    before, seen, predict_many = torch.get_num_threads(), [], predict.predict_many
 
     def watched(*arguments):
         seen.append(torch.get_num_threads())
-        return score(*arguments)
+        return predict_many(*arguments)
 
     path = changed / "runs" / "joint" / runs.PROVENANCE
     record = json.loads(path.read_text())
     runs.write_json(path, {**record, "threads": before + 1})
-    monkeypatch.setattr(evaluation.train, "score", watched)
+    monkeypatch.setattr(predict, "predict_many", watched)
     assert evaluate(changed / "runs" / "joint").identical
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
 
@@ -296,7 +340,8 @@ def test_the_fold_asked_for_must_exist(study: Path, tmp_path: Path) -> None:
 
 
 def test_one_fold_of_a_cross_validation_is_the_run_of_that_fold(study: Path, trained: Path, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(JOINT, split=SplitSettings(n_folds=3, fold=1))
+    recipe = dataclasses.replace(CROSS_VALIDATED, split=SplitSettings(n_folds=3, fold=1))
     train(recipe, sources(study), tmp_path / "run", command="")
     fold = trained / "runs" / "cv" / "fold-1"
-    assert (tmp_path / "run" / runs.PREDICTIONS).read_bytes() == (fold / runs.PREDICTIONS).read_bytes()
+    alone, together = (runs.read_run(path).predictions.cases for path in (tmp_path / "run", fold))
+    np.testing.assert_allclose(alone["risk_1"], together["risk_1"], atol=1e-4)  # one pass over all folds, or over one

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from mmsurv_train.fusion import build_model
+from mmsurv_train.layers import Dropout, Linear
 from mmsurv_train.recipe import ModelSettings
 
 GENES, DIM = 5, 4
 
 
 def build(**settings):
-    return build_model(ModelSettings(**settings), feature_dim=DIM, n_genes=GENES, seed=0).eval()
+    return build_model(ModelSettings(**settings), feature_dim=DIM, n_genes=GENES, seeds=[0]).eval()
 
 
 def linear_shapes(module):
-    return [tuple(part.weight.shape) for part in module.modules() if isinstance(part, nn.Linear)]
+    return [tuple(part.weight.shape[1:]) for part in module.modules() if isinstance(part, Linear)]
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def test_joint_fusion_is_steyaerts_network():
     rna = [type(layer).__name__ for layer in model.rna]
     assert rna == ["Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert linear_shapes(model) == [(4096, GENES), (2048, 4096), (1, DIM + 2048)]
-    assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5, 0.8]
+    assert [layer.rates for layer in model.modules() if isinstance(layer, Dropout)] == [(0.5,), (0.5,), (0.8,)]
 
 
 def test_the_papers_cross_attention_is_linear_up_to_the_softmax():
     model = build(name="cross-attention", query="linear", head="image", dim=8)
-    assert isinstance(model.query, nn.Linear)
+    assert isinstance(model.query, Linear)
     assert linear_shapes(model) == [(8, GENES), (8, DIM), (8, DIM), (1, 8)]
 
 
@@ -58,7 +58,7 @@ def test_without_rna_widths_the_head_sees_the_genes():
 def test_cross_attention_weighs_tiles_by_rna(bags, rna):
     model = build(name="cross-attention", dim=8)
     weights, others = model.attention(bags, rna), model.attention(bags, rna.flip(0))
-    assert [tuple(weight.shape) for weight in weights] == [(1, 6), (1, 3)]
+    assert [tuple(weight.shape) for weight in weights] == [(1, 1, 6), (1, 1, 3)]
     assert not torch.allclose(weights[0], others[0])
 
 

@@ -117,6 +117,13 @@ def test_a_resolved_recipe_survives_its_config_file(tmp_path):
         (FitSettings, {"patience": -1}, "fit.patience must be 0"),
         (FitSettings, {"seed": -1}, "fit.seed must be from 0"),
         (FitSettings, {"seed": 2**63}, r"fit.seed must be from 0 to 9223372036854775807"),
+        (FitSettings, {"n_seeds": 0}, "fit.n_seeds must be at least 1, not 0"),
+        (
+            FitSettings,
+            {"seed": 2**63 - 2, "n_seeds": 3},
+            "is too high for 3 seeds: the last may be 9223372036",
+        ),
+        (FitSettings, {"data_seed": -1}, "fit.data_seed must be from 0"),
         (FitSettings, {"device": "mps"}, "fit.device must be auto, cpu, cuda or cuda:N, not 'mps'"),
         (FitSettings, {"device": "cuda:x"}, "fit.device must be auto"),
         (SplitSettings, {"seed": 2**63}, "split.seed must be from 0"),
@@ -134,6 +141,11 @@ def test_a_resolved_recipe_survives_its_config_file(tmp_path):
 def test_settings_that_cannot_be_are_refused(settings, values, message):
     with pytest.raises(ValueError, match=message):
         settings(**values)
+
+
+def test_an_ensemble_counts_its_seeds_from_the_first():
+    assert FitSettings(seed=7, n_seeds=3).seeds == (7, 8, 9)
+    assert FitSettings(seed=2**63 - 1).seeds == (2**63 - 1,)
 
 
 def test_reading_a_recipe_loads_no_torch():

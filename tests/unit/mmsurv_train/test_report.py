@@ -33,7 +33,8 @@ RECIPE = TrainRecipe(
 
 @pytest.fixture(scope="module")
 def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs: joint and rna on one split of the same cases, cv of three folds, wsi on other cases."""
+    """Runs: joint and rna on one split of the same cases, cv of three folds, seeds of two folds with two networks each,
+    wsi on other cases."""
     folder = tmp_path_factory.mktemp("runs")
     cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
     sources = Sources(cohort=cohort, store=str(study / "store"), complete_cases=True)
@@ -43,6 +44,8 @@ def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(RECIPE, sources, folder / "joint", command="mmsurv train --model joint")
     train(rna, sources, folder / "rna", command="mmsurv train --model rna")
     train(folds, sources, folder / "cv", command="mmsurv train --folds 3")
+    ensemble = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=2), fit=FitSettings(epochs=3, n_seeds=2))
+    train(ensemble, sources, folder / "seeds", command="mmsurv train --folds 2 --seeds 2")
     train(wsi, dataclasses.replace(sources, complete_cases=False), folder / "wsi", command="mmsurv train --model wsi")
     return folder
 
@@ -124,6 +127,27 @@ def test_the_numbers_are_those_of_the_runs(trained: Path) -> None:
     assert summary.fold_mean(read_run(trained / "cv").metrics, "case") in html
 
 
+def test_seeds_stand_beside_their_ensemble(trained: Path) -> None:
+    html, metrics = page(trained, "seeds", "cv"), read_run(trained / "seeds").metrics
+    assert "out-of-fold, 2 folds, ensemble of 2 seeds" in html
+    assert html.count("seeds alone, mean ± sd</th>") == 2
+    for level in ("case", "wsi"):
+        assert f"<td>{summary.seed_mean(metrics, level)}<br><small>[{summary.seed_interval(metrics, level)}]" in html
+    assert "<td>–<br><small>[–]</small></td>" in html  # one network has no spread
+    assert "seeds alone" not in page(trained, "cv", "joint")
+
+
+def test_every_network_of_every_fold_has_its_training_curves(trained: Path) -> None:
+    for name, networks in (("joint", 1), ("cv", 3), ("seeds", 4)):
+        assert f"loss of {networks} fitted network(s) by epoch" in page(trained, name)
+
+
+def test_the_page_says_how_features_were_read(trained: Path) -> None:
+    reading = read_run(trained / "joint").provenance["features"]["reading"]
+    assert f"Tile features: {reading}, 0.00 GB." in page(trained, "joint")
+    assert "Tile features: " not in page(trained, "rna")
+
+
 def test_risk_groups_are_those_of_the_log_rank_test(trained: Path) -> None:
     for name, part in (("joint", "test"), ("cv", "out-of-fold")):
         run = read_run(trained / name)
@@ -188,6 +212,7 @@ def test_a_dollar_in_the_name_of_a_run_is_no_formula(trained: Path, tmp_path: Pa
     [
         (runs.METRICS, lambda _: {}, r"metrics\.json: the key model is missing"),
         (runs.METRICS, lambda found: {**found, "parts": {}}, r"the key parts\.test\.wsi\.n is missing"),
+        (runs.METRICS, lambda found: {**found, "seeds": {"seeds": []}}, r"seeds\.seeds must be a list such as 0, 1, 2"),
         (runs.METRICS, lambda found: {**found, "risk_cut": None}, "risk_cut must be a number, not None"),
         (runs.PROVENANCE, lambda _: {}, r"provenance\.json: the key made is missing"),
         (runs.PROVENANCE, lambda found: {**found, "store_recipe": [1]}, "store_recipe must be a table"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import struct
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +12,7 @@ import pytest
 import torch
 
 from mmsurv.errors import RunError
+from mmsurv_train import place
 from mmsurv_train import run as runs
 from mmsurv_train.scores import Predictions
 
@@ -46,105 +44,13 @@ def complete(folder) -> None:
 
 
 def test_a_complete_run_is_read_back(tmp_path) -> None:
-    with runs.new_run(tmp_path / "run") as folder:
+    with place.new_run(tmp_path / "run") as folder:
         complete(folder)
         assert not (tmp_path / "run").exists()
     found = runs.read_run(tmp_path / "run")
     assert (found.kind, found.name, found.config["note"]) == ("run", "run", "small")
     assert torch.equal(found.weights()["w"], torch.ones(2))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
-    def interrupted() -> None:
-        with runs.new_run(tmp_path / "run") as folder:
-            complete(folder)
-            raise KeyboardInterrupt("by the user")
-
-    with pytest.raises(KeyboardInterrupt, match="by the user"):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_is_never_overwritten(tmp_path) -> None:
-    with runs.new_run(tmp_path / "run") as folder:
-        complete(folder)
-    before = (tmp_path / "run" / runs.PREDICTIONS).read_bytes()
-    with pytest.raises(RunError, match="already holds a run"), runs.new_run(tmp_path / "run"):
-        pytest.fail("the block must not run")
-    assert (tmp_path / "run" / runs.PREDICTIONS).read_bytes() == before
-
-
-def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_is_used(tmp_path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("draft")
-    with pytest.raises(RunError, match="is not empty"):
-        runs.check_free(tmp_path / "full")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="is a file"):
-        runs.check_free(tmp_path / "file")
-    (tmp_path / "empty").mkdir()
-    with runs.new_run(tmp_path / "empty") as folder:
-        complete(folder)
-    assert runs.read_run(tmp_path / "empty").kind == "run"
-
-
-def test_a_place_that_cannot_be_made_is_refused_and_nothing_is_left(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file" / "sub", tmp_path / "file" / "sub" / "run", tmp_path / "new" / ("x" * 300) / "run"):
-        with pytest.raises(RunError, match=r"cannot be written .*name another place with -o"):
-            runs.check_free(place)
-    with pytest.raises(RunError, match="names no folder of its own"):
-        runs.check_free(tmp_path / "..")
-    runs.check_free(tmp_path / "several" / "new" / "folders")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_place_that_cannot_be_written_in_is_refused_before_the_work(tmp_path, monkeypatch) -> None:
-    def refused(**_: object) -> str:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(tempfile, "mkdtemp", refused)
-    with pytest.raises(RunError, match=r"run: cannot be written \(Permission denied\)"):
-        runs.check_free(tmp_path / "run")
-
-
-def test_a_full_disk_is_an_error_of_the_run_and_leaves_nothing(tmp_path, monkeypatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    for write in (
-        lambda folder: runs.write_predictions(folder, predictions()),
-        lambda folder: runs.write_weights(folder, {"w": torch.ones(2)}),
-    ):
-        with pytest.raises(RunError, match="No space left on device"), runs.new_run(tmp_path / "run") as folder:
-            write(folder)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_every_file_and_folder_is_flushed_and_the_parent_after_the_rename(tmp_path, monkeypatch) -> None:
-    flushed: list[tuple[str, bool]] = []
-    monkeypatch.setattr(runs, "flush_to_disk", lambda path: flushed.append((path.name, (tmp_path / "run").exists())))
-    with runs.new_run(tmp_path / "run") as folder:
-        (folder / "fold-0").mkdir()
-        (folder / "fold-0" / "x.csv").write_text("1\n")
-    assert [name for name, _ in flushed[:2]] == ["fold-0", "x.csv"]
-    assert flushed[2][0].startswith(".run.partial-")
-    assert flushed[3:] == [(tmp_path.name, True)]
-    assert not any(renamed for _, renamed in flushed[:3])
-
-
-def test_a_place_taken_while_the_run_was_made_is_not_replaced(tmp_path) -> None:
-    def overtaken() -> None:
-        with runs.new_run(tmp_path / "run") as folder:
-            complete(folder)
-            (tmp_path / "run").mkdir()
-            (tmp_path / "run" / "other").write_text("someone else's")
-
-    with pytest.raises(RunError, match="was it made meanwhile"):
-        overtaken()
-    assert (tmp_path / "run" / "other").read_text() == "someone else's"
 
 
 @pytest.mark.parametrize("name", runs.FILES[runs.RUN])

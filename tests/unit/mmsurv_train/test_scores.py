@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,10 @@ def tables(n: int = 60, *, with_slides: bool = True) -> scores.Predictions:
     return scores.with_outcomes(risks, outcomes, parts)
 
 
+def measure(predictions: scores.Predictions, settings: EvaluateSettings) -> dict[str, Any]:
+    return scores.measure(predictions, settings, model="joint", network_seeds=(0,))
+
+
 def test_predictions_are_sorted_and_carry_part_and_outcome() -> None:
     predictions = tables()
     assert predictions.slides["slide_id"].is_monotonic_increasing
@@ -44,7 +49,7 @@ def test_predictions_are_sorted_and_carry_part_and_outcome() -> None:
 
 
 def test_every_part_has_both_levels_with_intervals() -> None:
-    measured = scores.measure(tables(), SETTINGS, model="joint")
+    measured = measure(tables(), SETTINGS)
     for part in scores.PARTS:
         for level in scores.LEVELS:
             found = measured["parts"][part][level]
@@ -58,29 +63,29 @@ def test_every_part_has_both_levels_with_intervals() -> None:
 
 def test_cut_and_tau_come_from_the_training_part() -> None:
     predictions = tables()
-    before = scores.measure(predictions, SETTINGS, model="joint")
+    before = measure(predictions, SETTINGS)
     test = predictions.cases["part"] == "test"
     predictions.cases.loc[test, ["risk", "time"]] += 500
-    after = scores.measure(predictions, SETTINGS, model="joint")
+    after = measure(predictions, SETTINGS)
     assert after["risk_cut"] == before["risk_cut"]
     assert after["method"]["tau_months"] == before["method"]["tau_months"]
     assert after["parts"]["test"]["case"]["risk_groups"]["n_low"] == 0
 
 
 def test_tau_can_be_given_in_months() -> None:
-    measured = scores.measure(tables(), EvaluateSettings(n_bootstrap=0, tau_months=12.0), model="rna")
+    measured = measure(tables(), EvaluateSettings(n_bootstrap=0, tau_months=12.0))
     assert measured["method"]["tau_months"] == 12.0
 
 
 def test_a_model_without_slides_has_no_wsi_level_and_says_so() -> None:
-    wsi = scores.measure(tables(with_slides=False), SETTINGS, model="rna")["parts"]["test"]["wsi"]
+    wsi = measure(tables(with_slides=False), SETTINGS)["parts"]["test"]["wsi"]
     assert wsi["n"] == 0
     assert wsi["c_index"]["value"] is None
     assert "0 samples" in wsi["c_index"]["reason"]
 
 
 def test_no_resamples_means_no_interval() -> None:
-    found = scores.measure(tables(), EvaluateSettings(n_bootstrap=0), model="rna")["parts"]["test"]["case"]
+    found = measure(tables(), EvaluateSettings(n_bootstrap=0))["parts"]["test"]["case"]
     assert found["c_index"]["value"] is not None
     assert found["c_index"]["low"] is None
 
@@ -90,7 +95,7 @@ def test_a_part_without_events_has_reasons_and_its_json_has_no_nan(level) -> Non
     predictions = tables()
     for table in (predictions.slides, predictions.cases):
         table.loc[table["part"] == "test", "event"] = False
-    measured = scores.measure(predictions, SETTINGS, model="joint")
+    measured = measure(predictions, SETTINGS)
     found = json.loads(runs.json_text(measured))["parts"]["test"][level]
     assert found["events"] == 0
     assert "no events" in found["c_index"]["reason"]
@@ -101,6 +106,23 @@ def test_a_wider_confidence_gives_a_wider_interval() -> None:
     widths = []
     for confidence in (0.5, 0.99):
         settings = EvaluateSettings(n_bootstrap=200, confidence=confidence)
-        found = scores.measure(tables(), settings, model="rna")["parts"]["test"]["case"]["c_index"]
+        found = measure(tables(), settings)["parts"]["test"]["case"]["c_index"]
         widths.append(found["high"] - found["low"])
     assert widths[0] < widths[1]
+
+
+def test_the_networks_of_an_ensemble_keep_their_columns_and_are_measured_on_the_test_part() -> None:
+    predictions = tables()
+    risks = SimpleNamespace(
+        slides=predictions.slides[["slide_id", "case_id", "risk"]].assign(risk_0=1.0, risk_1=2.0),
+        cases=predictions.cases[["case_id", "risk"]].assign(risk_0=1.0, risk_1=lambda rows: -rows["risk"]),
+    )
+    outcomes = predictions.cases.set_index("case_id")
+    found = scores.with_outcomes(risks, outcomes[["time", "event"]], outcomes["part"])
+    assert list(found.cases.columns) == ["case_id", "part", "risk", "time", "event", "risk_0", "risk_1"]
+    assert list(found.slides.columns) == ["slide_id", *found.cases.columns]
+    measured = scores.measure(found, SETTINGS, model="joint", network_seeds=(3, 4))
+    constant, reversed_ = measured["seeds"]["case"]["values"]
+    whole = measured["parts"]["test"]["case"]["c_index"]["value"]
+    assert constant == 0.5
+    assert reversed_ == pytest.approx(1 - whole)

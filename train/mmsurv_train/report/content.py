@@ -75,6 +75,8 @@ class Model:
     settings: list[tuple[str, str]]
     command: str
     made: str
+    features: str
+    """How tile features were read; empty where none were."""
     versions: str
 
 
@@ -87,6 +89,7 @@ def describe(found: Sequence[Run], notes: Sequence[str]) -> dict[str, Any]:
         "parts": sorted({model.part for model in models}),
         "models": models,
         "has_folds": any(run.kind == runs.CROSS_VALIDATION for run in found),
+        "has_seeds": any(summary.n_seeds(run.metrics) > 1 for run in found),
         "comparison": _comparison(found, labels),
         "cohorts": _grouped(found, labels, _cohort),
         "stores": _grouped(found, labels, _store),
@@ -126,7 +129,7 @@ def _model(run: Run, label: str, key: str) -> Model:
         f"{label}: {groups['n_high']} {part} cases with high risk ({groups['events_high']} events), "
         f"{groups['n_low']} with low risk ({groups['events_low']} events); log-rank p {_equals(p)}."
     )
-    histories = [fold.history for fold in run.folds() or [run]]
+    histories = [network for fold in run.folds() or [run] for _, network in fold.history.groupby("seed")]
     record = run.provenance
     return Model(
         label=label,
@@ -142,11 +145,12 @@ def _model(run: Run, label: str, key: str) -> Model:
             histories,
             key=f"{key}-loss",
             title=f"Training curves, {label}",
-            description=f"Training and validation loss of {len(histories)} fitted model(s) by epoch.",
+            description=f"Training and validation loss of {len(histories)} fitted network(s) by epoch.",
         ),
         settings=_flat(run.config["recipe"]),
         command=record["command"],
         made=record["made"],
+        features=_features(record.get("features")),
         versions=", ".join(f"{name} {version}" for name, version in sorted(record["versions"].items())),
     )
 
@@ -160,6 +164,8 @@ def _cells(run: Run, part: str) -> dict[str, str]:
             cells[f"{level}_{key}"] = summary.number(measured[name]["value"])
             cells[f"{level}_{key}_interval"] = summary.interval(measured[name])
         cells[f"{level}_folds"] = summary.fold_mean(run.metrics, level)
+        cells[f"{level}_seeds"] = summary.seed_mean(run.metrics, level)
+        cells[f"{level}_seeds_interval"] = summary.seed_interval(run.metrics, level)
     return cells
 
 
@@ -244,9 +250,17 @@ def _reasons(run: Run, label: str) -> list[str]:
 
 
 def _part_name(run: Run) -> str:
-    if run.kind == runs.CROSS_VALIDATION:
-        return f"out-of-fold, {len(run.config['folds'])} folds"
-    return "test part"
+    folds = run.kind == runs.CROSS_VALIDATION
+    part = f"out-of-fold, {len(run.config['folds'])} folds" if folds else "test part"
+    n_seeds = summary.n_seeds(run.metrics)
+    return part if n_seeds == 1 else f"{part}, ensemble of {n_seeds} seeds"
+
+
+def _features(record: Mapping[str, Any] | None) -> str:
+    if not record:
+        return ""
+    gigabytes = [f"{record[name] / 1e9:.2f} GB" if record.get(name) else "" for name in ("bytes", "memory")]
+    return f"{record['reading']}, {gigabytes[0]}" + (f" in a budget of {gigabytes[1]}" if gigabytes[1] else "")
 
 
 def _encoder(store: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -103,7 +103,7 @@ def comparison(bars: Sequence[Bar], *, key: str, title: str, description: str) -
 
 @mpl.rc_context(STYLE)
 def training_curves(histories: Sequence[pd.DataFrame], *, key: str, title: str, description: str) -> Markup:
-    """Training and validation loss by epoch, a line per fold."""
+    """Training and validation loss by epoch, a line for each network of each fold."""
     figure, axes = _figure(6.4, 2.6)
     figure.subplots_adjust(left=0.13, right=0.98, top=0.96, bottom=0.2)
     for k, history in enumerate(histories):

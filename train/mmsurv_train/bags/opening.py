@@ -1,0 +1,89 @@
+"""The slides of a store, opened one after another to become bags.
+
+Owns the one read of every row that checks it and makes the moments, and the choice between mapping, memory and
+streaming by what all features take together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from mmsurv.errors import RecordNotFoundError
+from mmsurv_train.bags.moments import Moments, moments_of, rows_at_a_time
+from mmsurv_train.bags.records import Record, open_record, some
+from mmsurv_train.bags.rows import Mapped, Resident, Rows
+from mmsurv_train.bags.streamed import Streamed
+
+if TYPE_CHECKING:
+    from mmsurv.store import FeatureStore
+
+MOST_MAPPINGS = 1 << 15
+"""Slides mapped at most, half of what Linux lets one process map; others are read into memory."""
+
+
+def open_slides(
+    store: FeatureStore, slide_ids: Iterable[str], *, budget: int, on_slide: Callable[[str], None]
+) -> tuple[Rows, dict[str, Moments], list[str]]:
+    """Where the slides' rows are, their moments, and the slides without rows. As ``Bags.from_store`` says."""
+    wanted = list(dict.fromkeys(slide_ids))
+    _require_there(store, wanted)
+    opening = _Opening(budget)
+    for slide_id in wanted:
+        opening.add(open_record(store, slide_id))
+        on_slide(slide_id)
+    return opening.rows(), opening.moments, opening.empty
+
+
+class _Opening:
+    """What was opened so far; slides are held while all of them fit the budget."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.records: dict[str, Record] = {}
+        self.moments: dict[str, Moments] = {}
+        self.empty: list[str] = []
+        self.held: dict[str, Tensor] = {}
+        self.mapped: list[Record] = []
+        self.nbytes = 0
+
+    def add(self, record: Record) -> None:
+        if not record.n_tiles:
+            self.empty.append(record.slide_id)
+            return
+        self.records[record.slide_id] = record
+        self.nbytes += record.nbytes
+        blocks = record.blocks(rows_at_a_time(record.store.dim))
+        self.moments[record.slide_id] = moments_of(blocks, record.slide_id, record.n_tiles).kept()
+        if self.fits:
+            self._hold(record)
+        else:
+            self.held, self.mapped = {}, []
+
+    @property
+    def fits(self) -> bool:
+        return self.nbytes <= self.budget
+
+    def rows(self) -> Rows:
+        if not self.fits:
+            return Streamed(self.records, self.budget)
+        return Mapped(self.held, self.mapped) if self.mapped else Resident(self.held)
+
+    def _hold(self, record: Record) -> None:
+        if record.offset is not None and len(self.mapped) < MOST_MAPPINGS:
+            self.mapped.append(record)
+            self.held[record.slide_id] = record.mapped()
+        else:
+            self.held[record.slide_id] = record.whole()
+
+
+def _require_there(store: FeatureStore, wanted: Sequence[str]) -> None:
+    there = set(store.slide_ids())
+    missing = [slide_id for slide_id in wanted if slide_id not in there]
+    if missing:
+        raise RecordNotFoundError(
+            f"{store.path} has no record of {len(missing)} of {len(wanted)} slides: {some(missing)}. Encode them, or "
+            "leave them out of the cohort."
+        )

@@ -1,0 +1,81 @@
+"""Epoch by epoch: how a network did on its validation patients, which epoch was its best, and when it stops.
+
+Owns the history of one network. Validation patients are one risk set, scored as at prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmsurv_train.cox import RiskSets
+from mmsurv_train.metrics import c_index
+from mmsurv_train.recipe import FitSettings
+
+
+class Judge:
+    """The history of one network."""
+
+    def __init__(self, settings: FitSettings, time_B: np.ndarray, event_B: np.ndarray) -> None:
+        """
+        Args:
+            settings: how the best epoch is chosen, and how long to wait for a better one.
+            time_B, event_B: outcomes of the validation patients.
+        """
+        self.settings, self.time_B, self.event_B = settings, time_B, event_B
+        self._risk_sets = RiskSets(torch.from_numpy(time_B)[None], torch.from_numpy(event_B)[None], ties=settings.ties)
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] | None = None
+        """The parameters of the best epoch so far."""
+        self.best_epoch = 0
+        self._least = (math.inf, math.inf)
+
+    def hear(self, trained: Mapping[str, float], risk_B: Tensor) -> tuple[dict[str, float], bool]:
+        """Take an epoch's training row and its validation risks; says its whole row, and whether it is the best so far.
+
+        Raises:
+            FloatingPointError: risks are not finite.
+        """
+        if not bool(torch.isfinite(risk_B).all()):
+            raise FloatingPointError("risks are not finite")
+        loss = self._risk_sets.loss(risk_B[None])[0].item()
+        concordance = c_index(risk_B.double().numpy(), self.time_B, self.event_B).value
+        row = {
+            **trained,
+            "validation_loss": loss,
+            "validation_c_index": math.nan if concordance is None else concordance,
+        }
+        self.history.append(row)
+        badness = self._badness(row)
+        better = badness < self._least
+        if better:
+            self._least, self.best_epoch = badness, int(row["epoch"])
+        return row, better
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all epochs are over, or none was better for as long as the recipe waits."""
+        epoch = int(self.history[-1]["epoch"]) if self.history else 0
+        waited = epoch - self.best_epoch
+        return epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
+
+    def to_table(self) -> dict[str, Any]:
+        """JSON-able, without the parameters."""
+        return {"history": self.history, "best_epoch": self.best_epoch, "least": list(self._least)}
+
+    def restore(self, table: Mapping[str, Any], best: dict[str, Tensor] | None) -> None:
+        """Put back what ``to_table`` gave, and the best parameters."""
+        self.history, self.best_epoch = [dict(row) for row in table["history"]], table["best_epoch"]
+        self._least, self.best = (table["least"][0], table["least"][1]), best
+
+    def _badness(self, row: Mapping[str, float]) -> tuple[float, float]:
+        """What the best epoch has least of."""
+        loss, concordance = row["validation_loss"], row["validation_c_index"]
+        if self.settings.select == "loss" or math.isnan(concordance):
+            return (loss, 0.0)
+        return (-concordance, loss)

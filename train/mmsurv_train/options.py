@@ -1,0 +1,102 @@
+"""The command-line options that say what is trained, shared by every command that trains.
+
+Owns their spelling and help, and how they lie over a recipe. Imports click and the settings only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from mmsurv_train.recipe import MODELS, TrainRecipe
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+GIGABYTE = 10**9
+
+OVERRIDES: dict[str, tuple[str, str]] = {
+    "model": ("model", "name"),
+    "epochs": ("fit", "epochs"),
+    "batch_size": ("fit", "batch_size"),
+    "learning_rate": ("fit", "learning_rate"),
+    "seed": ("fit", "seed"),
+    "seeds": ("fit", "n_seeds"),
+    "data_seed": ("fit", "data_seed"),
+    "device": ("fit", "device"),
+    "bag_size": ("bags", "size"),
+    "split_seed": ("split", "seed"),
+    "folds": ("split", "n_folds"),
+    "folds_file": ("split", "folds_file"),
+    "fold": ("split", "fold"),
+    "bootstrap": ("evaluate", "n_bootstrap"),
+}
+"""Which setting of the recipe an option replaces."""
+
+
+def setting_options(command: Command) -> Command:
+    """Add the options of :data:`OVERRIDES`; the command receives each by its name, None where it was not given."""
+    options = [
+        click.option("--model", type=click.Choice(MODELS), help="The network, instead of the recipe's."),
+        click.option("--epochs", type=click.IntRange(1), help="Most epochs."),
+        click.option("--batch-size", type=click.IntRange(0), help="Patients per step; 0 = all."),
+        click.option("--bag-size", type=click.IntRange(0), help="Tiles per bag while training; 0 = all."),
+        click.option("--learning-rate", type=float),
+        click.option("--seed", type=click.IntRange(0), help="Of initialisation and dropout."),
+        click.option("--seeds", type=click.IntRange(1), metavar="N",
+                     help="An ensemble of N networks, from seed --seed on, trained in one pass."),
+        click.option("--data-seed", type=click.IntRange(0), help="Of batches, bags and slides drawn."),
+        click.option("--split-seed", type=click.IntRange(0), help="Of the split or folds."),
+        click.option("--device", help="cpu, cuda, cuda:N or auto."),
+        click.option("--folds", type=click.IntRange(2), metavar="N", help="Cross-validate over N folds."),
+        click.option("--folds-file", type=click.Path(exists=True, dir_okay=False),
+                     help="Cross-validate over the folds of a CSV file (case_id, fold)."),
+        click.option("--fold", type=click.IntRange(0), metavar="K", help="Train only fold K."),
+        click.option("--bootstrap", type=click.IntRange(0), metavar="N",
+                     help="Resamples of patients for the intervals; 0 = none."),
+    ]  # fmt: skip
+    result: Any = command
+    for option in reversed(options):
+        result = option(result)
+    return result
+
+
+def memory_option(command: Command) -> Command:
+    """Add ``--memory``; the command receives ``memory`` in bytes, None where it was not given."""
+    option = click.option(
+        "--memory", type=click.FloatRange(0, min_open=True), metavar="GB", callback=_bytes,
+        help="Most memory for tile features, in gigabytes; a larger store is read anew in every epoch. "
+             "It changes no number. [default: half of what is free]",
+    )  # fmt: skip
+    return option(command)
+
+
+def overlay(settings: TrainRecipe, options: Mapping[str, Any]) -> TrainRecipe:
+    """The recipe with the options given (not None) over it.
+
+    Raises:
+        UsageError: options that contradict each other.
+        ConfigError: a value that cannot be; names the option.
+    """
+    from mmsurv.config import replace
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if "folds" in given and "folds_file" in given:
+        raise click.UsageError("--folds and --folds-file are two ways to say the same: give one.")
+    split = settings.split
+    if "folds" in given:
+        split = dataclasses.replace(split, folds_file=None)
+    if "fold" in given and not {"folds", "folds_file"} & set(given) and not split.n_folds and not split.folds_file:
+        raise click.UsageError("--fold needs --folds or --folds-file: which folds?")
+    settings = dataclasses.replace(settings, split=split)
+    for name, value in given.items():
+        table, key = OVERRIDES[name]
+        changed = replace(getattr(settings, table), f"--{name.replace('_', '-')}", **{key: value})
+        settings = dataclasses.replace(settings, **{table: changed})
+    return settings
+
+
+def _bytes(_context: click.Context, _option: click.Parameter, gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else max(1, int(gigabytes * GIGABYTE))

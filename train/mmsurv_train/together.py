@@ -1,0 +1,218 @@
+"""One pass over the features for many models: join, split, read, fit, predict, measure, write.
+
+Owns the order of these steps. All folds, seeds and configurations of a pass are fitted together and predicted
+together; a configuration that fails is named and stops no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+
+from mmsurv import provenance
+from mmsurv.config import to_table
+from mmsurv.errors import ConfigError, MmsurvError
+from mmsurv_train import inputs, results, writing
+from mmsurv_train import run as runs
+from mmsurv_train.inputs import Inputs, Sources
+from mmsurv_train.recipe import SplitSettings, TrainRecipe
+
+if TYPE_CHECKING:
+    from mmsurv.split import Split
+    from mmsurv_train.fit import FitFailed, FitJob, Fitted
+    from mmsurv_train.run import Run
+    from mmsurv_train.unfinished import Unfinished
+
+Outcome: TypeAlias = "Run | MmsurvError"
+OnSlide = Callable[[int], None]
+"""Told of every slide read from the store, with how many there are to read."""
+OnStart: TypeAlias = "Callable[[Inputs, Sequence[FitJob]], None]"
+"""Told the inputs and the jobs of a pass (each a fold of a configuration) before the first epoch."""
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+"""Told of every epoch of every network: the index of its job in the pass, and its row of the history."""
+OnEnd = Callable[[], None]
+"""Told when all jobs of a pass are trained, before they are predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A recipe under a name."""
+
+    name: str
+    recipe: TrainRecipe
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Whom to tell of progress."""
+
+    on_slide: OnSlide
+    on_start: OnStart
+    on_epoch: OnEpoch
+    on_end: OnEnd
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """One fold of one configuration."""
+
+    configuration: Configuration
+    k: int
+    split: Split
+    alone: bool
+    """Whether it is the configuration's only one."""
+
+    @property
+    def name(self) -> str:
+        return self.configuration.name if self.alone else f"{self.configuration.name}, fold {self.k}"
+
+
+def train_together(
+    configurations: Sequence[Configuration],
+    sources: Sources,
+    places: Mapping[str, Path],
+    unfinished: Unfinished,
+    *,
+    command: str,
+    watching: Watching,
+) -> dict[str, Outcome]:
+    """Train configurations that need the same patients, features and device, and write their runs.
+
+    Args:
+        configurations: at least one.
+        sources: tables and store of all.
+        places: where each run goes, by the configuration's name; a run that is there is kept.
+        unfinished: where the state is kept meanwhile; deleted when every run that can be is in place.
+        command: for the record.
+        watching: whom to tell.
+
+    Returns:
+        The run, or why there is none, by name.
+
+    Raises:
+        RunError: the state in ``unfinished`` is of another request.
+        CohortError, StoreError, ConfigError: data that none of them could be trained on.
+    """
+    from mmsurv_train.fit import FitJob, fit_many
+    from mmsurv_train.predict import device_text, find_device
+
+    recipe = configurations[0].recipe
+    device = device_text(find_device(recipe.fit.device))
+    data = inputs.join_tables(recipe.model, sources)
+    members, found = _members(configurations, data)
+    if not members:
+        return found
+    with unfinished.going_on(_request(configurations, sources, data)) as checkpoint:
+        data = inputs.read_features(data, recipe.model, sources, on_slide=watching.on_slide)
+        jobs = [FitJob(recipe=one.configuration.recipe, split=one.split, name=one.name) for one in members]
+        watching.on_start(data, jobs)
+        fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=watching.on_epoch, checkpoint=checkpoint)
+        watching.on_end()
+        folds, failed = _score(members, fitted, data)
+        found.update(failed)
+        record = writing.record(data, sources, command=command, device=device)
+        recipes = {one.name: one.recipe for one in configurations}
+        for name, of_folds in folds.items():
+            origin = writing.Origin(recipe=recipes[name], sources=sources, data=data, record=record)
+            found[name] = _write(places[name], origin, of_folds)
+    if any(isinstance(found[name], MmsurvError) for name in folds):
+        unfinished.leave()
+    else:
+        unfinished.delete()
+    return found
+
+
+def make_splits(settings: SplitSettings, cases: pd.DataFrame) -> dict[int, Split]:
+    """The splits a recipe asks for, by fold; one split is fold 0.
+
+    Raises:
+        ConfigError: the one fold asked for does not exist.
+        SplitError: folds that leak, or a part of a fold without an event; names both.
+    """
+    from mmsurv.split import make_folds, make_split, read_folds
+
+    if settings.folds_file is not None:
+        splits = read_folds(Path(settings.folds_file), cases, seed=settings.seed)
+    elif settings.n_folds:
+        splits = make_folds(cases, n_folds=settings.n_folds, seed=settings.seed)
+    elif settings.fold is not None:
+        raise ConfigError("a fold was asked for without folds: add --folds or --folds-file.")
+    else:
+        splits = [make_split(cases, seed=settings.seed, fractions=settings.fractions)]
+    if settings.fold is None:
+        return dict(enumerate(splits))
+    if settings.fold >= len(splits):
+        raise ConfigError(f"fold {settings.fold} does not exist: folds are 0 to {len(splits) - 1}.")
+    return {settings.fold: splits[settings.fold]}
+
+
+def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[list[_Member], dict[str, Outcome]]:
+    """Every fold of every configuration, and the configurations that cannot be split, with the reason."""
+    members: list[_Member] = []
+    failed: dict[str, Outcome] = {}
+    for configuration in configurations:
+        try:
+            splits = make_splits(configuration.recipe.split, data.cohort.cases)
+        except MmsurvError as error:
+            failed[configuration.name] = error
+            continue
+        alone = len(splits) == 1
+        members += [_Member(configuration=configuration, k=k, split=split, alone=alone) for k, split in splits.items()]
+    return members, failed
+
+
+def _request(configurations: Sequence[Configuration], sources: Sources, data: Inputs) -> dict[str, Any]:
+    """Whatever decides the numbers that come out."""
+    reading = {key: value for key, value in to_table(sources.cohort).items() if key not in ("clinical", "rna")}
+    return {
+        "order": [one.name for one in configurations],
+        "recipes": {one.name: to_table(one.recipe) for one in configurations},
+        "cohort": {**reading, "complete_cases": sources.complete_cases},
+        "digests": data.digests,
+        "cases": list(data.cohort.cases.index),
+        "versions": provenance.versions(),
+    }
+
+
+def _score(
+    members: Sequence[_Member], fitted: Sequence[Fitted | FitFailed], data: Inputs
+) -> tuple[dict[str, dict[int, writing.Result]], dict[str, Outcome]]:
+    """The results of each configuration by fold, predicted in one read; and those with a fold that failed."""
+    from mmsurv_train.fit import FitFailed
+    from mmsurv_train.predict import predict_many
+
+    failed: dict[str, Outcome] = {}
+    for member, one in zip(members, fitted, strict=True):
+        if isinstance(one, FitFailed):
+            failed.setdefault(member.configuration.name, _named(one.error, member))
+    whole = [
+        (member, one)
+        for member, one in zip(members, fitted, strict=True)
+        if not isinstance(one, FitFailed) and member.configuration.name not in failed
+    ]
+    models = [(one.model, one.preprocess, member.configuration.recipe) for member, one in whole]
+    tables = predict_many(models, data.cohort, data.bags) if models else []
+    folds: dict[str, dict[int, writing.Result]] = {}
+    for (member, one), risks in zip(whole, tables, strict=True):
+        scored = results.score(member.configuration.recipe, data, member.split, risks)
+        result = writing.Result(split=member.split, fitted=one, scored=scored)
+        folds.setdefault(member.configuration.name, {})[member.k] = result
+    return folds, failed
+
+
+def _named(error: MmsurvError, member: _Member) -> MmsurvError:
+    """The error with the fold it is about, where there are several."""
+    return error if member.alone else type(error)(f"{member.name}: {error}")
+
+
+def _write(path: Path, origin: writing.Origin, folds: Mapping[int, writing.Result]) -> Outcome:
+    try:
+        if not (path / runs.METRICS).is_file():  # of a pass that was stopped while it wrote
+            writing.write_run(path, origin, folds)
+        return runs.read_run(path)
+    except MmsurvError as error:
+        return error

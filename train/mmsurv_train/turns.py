@@ -1,0 +1,199 @@
+"""Who sees which bags in one step, and how what many networks look for is brought together to one read of the bags.
+
+Shape suffixes: M networks of a stack, B bags of a network (padded to the most), D feature dim, R rows of u, T rows of u
+of all networks and stacks, ordered by bag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmsurv_train.bags import Bags, Draw
+from mmsurv_train.fusion import Pooled, SurvivalModel
+from mmsurv_train.pool import Keep, TileBags, softmax_pool
+from mmsurv_train.stack import Stack
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """The bags of one step, and which of them each network sees."""
+
+    slides: list[list[str]]
+    """Slides of each bag."""
+    patient: np.ndarray
+    """Whose bag it is: a row of all patients."""
+    names: list[str]
+    """Name of each bag's patient, which fixes its dropout."""
+    seen: list[list[np.ndarray]]
+    """Of each stack and network: its bags, those it trains on first."""
+    n_train: list[list[int]]
+    """Of each stack and network: how many of these it trains on; the others are only scored."""
+    size: int = 0
+    """Tiles of a bag; 0 = all."""
+    draw: Draw | None = None
+    _rows: dict[int, Tensor] = field(default_factory=dict)
+
+    def rows(self, stack: int) -> Tensor:
+        """Bags of a stack's networks, (M, B); places that hold none repeat the first."""
+        if stack not in self._rows:
+            seen = self.seen[stack]
+            width = max(len(bags) for bags in seen)
+            rows = np.zeros((len(seen), width), np.int64)
+            for m, bags in enumerate(seen):
+                rows[m, : len(bags)] = bags
+            self._rows[stack] = torch.from_numpy(rows)
+        return self._rows[stack]
+
+    def used(self, stack: int) -> Tensor:
+        """Which places of ``rows`` hold a bag, (M, B)."""
+        return torch.arange(self.rows(stack).shape[1]) < torch.tensor([[len(bags)] for bags in self.seen[stack]])
+
+    def trained(self, stack: int) -> Tensor:
+        """Which places of ``rows`` hold a bag that is trained on, (M, B)."""
+        return torch.arange(self.rows(stack).shape[1]) < torch.tensor(self.n_train[stack])[:, None]
+
+
+class Reader:
+    """Pools a turn's bags for all stacks in one read."""
+
+    def __init__(self, turn: Turn, bags: Bags | None, stacks: Sequence[Stack]) -> None:
+        self.turn, self.bags, self.stacks = turn, bags, stacks
+        self._asking = [s for s, stack in enumerate(stacks) if stack.model.pools == "attention"]
+
+    @cached_property
+    def drawn(self) -> TileBags:
+        assert self.bags is not None
+        return self.bags.draw(self.turn.slides, size=self.turn.size, draw=self.turn.draw)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Mean tile of each bag, (bags, D)."""
+        assert self.bags is not None
+        if self.turn.size:
+            return self.bags.draw(self.turn.slides, size=self.turn.size, draw=self.turn.draw).means()
+        return torch.cat([self.bags.mean(slides) for slides in self.turn.slides])
+
+    def pool(self, rna: Sequence[Tensor | None], *, training: bool) -> list[Pooled]:
+        """What each stack is told of the tiles.
+
+        Args:
+            rna: of each stack, (M, B, G).
+            training: whether attention weights are dropped.
+        """
+        asked = [self.stacks[s].model.ask(_given(rna[s])) for s in self._asking]
+        pooled: list[Pooled] = [None] * len(self.stacks)
+        for s, answer in zip(self._asking, self._attend(asked, training=training), strict=True):
+            pooled[s] = answer
+        for s, stack in enumerate(self.stacks):
+            if stack.model.pools == "mean":
+                like = next(stack.model.parameters())
+                pooled[s] = self.means.to(like)[self.turn.rows(s).to(like.device)]
+        return pooled
+
+    def _attend(self, asked: Sequence[Tensor], *, training: bool) -> list[tuple[Tensor, Tensor]]:
+        if not asked:
+            return []
+        route = self._route
+        parts = [
+            u_MBRD.flatten(0, 1)[pairs].flatten(0, 1) if pairs is not None else u_MBRD.flatten(0, 2)
+            for u_MBRD, pairs in zip(asked, route.pairs, strict=True)
+        ]
+        u_TD = parts[0] if len(parts) == 1 else torch.cat(parts)[route.order]
+        z_TD, s_T = softmax_pool(u_TD, route.rows, self.drawn, keep=self._keep(route, asked[0], training=training))
+        answers = []
+        for u_MBRD, pairs, place in zip(asked, route.pairs, route.places, strict=True):
+            z_XD, s_X = (z_TD, s_T) if place is None else (z_TD[place], s_T[place])
+            if pairs is None:
+                answers.append((z_XD.view(u_MBRD.shape), s_X.view(u_MBRD.shape[:3])))
+                continue
+            networks, width, rows, dim = u_MBRD.shape
+            z_YRD = u_MBRD.new_zeros(networks * width, rows, dim).index_copy(0, pairs, z_XD.view(-1, rows, dim))
+            s_YR = u_MBRD.new_ones(networks * width, rows).index_copy(0, pairs, s_X.view(-1, rows))
+            answers.append((z_YRD.view(u_MBRD.shape), s_YR.view(u_MBRD.shape[:3])))
+        return answers
+
+    @cached_property
+    def _route(self) -> _Route:
+        return _Route.of(self.turn, [(s, self.stacks[s].model) for s in self._asking])
+
+    def _keep(self, route: _Route, like: Tensor, *, training: bool) -> Keep | None:
+        rates = {s: self.stacks[s].model.attention_rates() for s in self._asking}
+        if not training or not any(rate for of_stack in rates.values() for rate in of_stack):
+            return None
+
+        def keep(bag: int) -> Tensor:
+            n_tiles, parts = self.drawn.lengths[bag], []
+            for s, m, trained, n_rows in route.askers[bag]:
+                if trained and rates[s][m]:
+                    noise = self.stacks[s].model.noise
+                    parts.append(noise.of_bag(m, rates[s][m], self.turn.names[bag], like, n_tiles, n_rows))
+                else:
+                    parts.append(like.new_ones(n_tiles, n_rows))
+            return torch.cat(parts, 1)
+
+        return keep
+
+
+@dataclass(frozen=True, eq=False)
+class _Route:
+    """From each stack's (M, B, R) to rows ordered by bag, and back."""
+
+    rows: list[int]
+    """Rows of u of each bag."""
+    pairs: list[Tensor | None]
+    """Of each stack: its places (network, bag) ordered by bag; None where all are used and in that order already."""
+    order: Tensor
+    """Rows of all stacks, one stack after another, in the order of the bags."""
+    places: list[Tensor | None]
+    """Of each stack: where its rows are among all; None where it is the only one."""
+    askers: list[list[tuple[int, int, bool, int]]]
+    """Of each bag, in order: stack, network, whether it is trained on, rows."""
+
+    @classmethod
+    def of(cls, turn: Turn, asking: Sequence[tuple[int, SurvivalModel]]) -> _Route:
+        rows, askers = [0] * len(turn.slides), [list[tuple[int, int, bool, int]]() for _ in turn.slides]
+        pairs, bag_of_row, first, places = list[Tensor | None](), [], 0, []
+        for s, model in asking:
+            n_rows = _rows_of(model)
+            used = turn.used(s).flatten().numpy()
+            flat = np.flatnonzero(used)
+            bag = turn.rows(s).flatten().numpy()[flat]
+            by_bag = np.argsort(bag, kind="stable")
+            flat, bag = flat[by_bag], bag[by_bag]
+            pairs.append(None if np.array_equal(flat, np.arange(used.size)) else torch.from_numpy(flat))
+            bag_of_row.append(np.repeat(bag, n_rows))
+            places.append(np.arange(first, first + len(flat) * n_rows))
+            first += len(flat) * n_rows
+            width, trained = turn.rows(s).shape[1], turn.n_train[s]
+            for place, b in zip(flat.tolist(), bag.tolist(), strict=True):
+                m, column = divmod(place, width)
+                rows[b] += n_rows
+                askers[b].append((s, m, column < trained[m], n_rows))
+        order = np.argsort(np.concatenate(bag_of_row), kind="stable")
+        inverse = np.empty_like(order)
+        inverse[order] = np.arange(len(order))
+        alone = len(asking) == 1
+        return cls(
+            rows=rows,
+            pairs=pairs,
+            order=torch.from_numpy(order),
+            places=[None if alone else torch.from_numpy(inverse[place]) for place in places],
+            askers=askers,
+        )
+
+
+def _rows_of(model: SurvivalModel) -> int:
+    """Rows of u of one network and bag: one for each head."""
+    return model.cross_attention.heads  # type: ignore[union-attr, return-value]
+
+
+def _given(rna_MBG: Tensor | None) -> Tensor:
+    if rna_MBG is None:
+        raise ValueError("this model needs RNA")
+    return rna_MBG
