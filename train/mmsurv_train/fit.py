@@ -48,6 +48,8 @@ class FitJob:
 
     recipe: TrainRecipe
     split: Split
+    name: str = ""
+    """For messages."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,12 @@ def size_text(n_bytes: int) -> str:
     return f"{n_bytes} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
 
 
+def exact_text(n_bytes: int) -> str:
+    """The same with all digits beside it, where two sizes may be nearly equal: "1.3 kB (1296 bytes)"."""
+    text = size_text(n_bytes)
+    return text if text.endswith("bytes") else f"{text} ({n_bytes} bytes)"
+
+
 def _of_machine(proc: Path) -> int:
     try:
         lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()

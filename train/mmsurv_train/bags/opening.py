@@ -72,7 +72,7 @@ class _Opening:
         return Mapped(self.held, self.mapped) if self.mapped else Resident(self.held)
 
     def _hold(self, record: Record) -> None:
-        if record.offset is not None and len(self.mapped) < MOST_MAPPINGS:
+        if record.can_be_mapped and len(self.mapped) < MOST_MAPPINGS:
             self.mapped.append(record)
             self.held[record.slide_id] = record.mapped()
         else:

@@ -8,9 +8,7 @@ Shape suffixes: N tiles, D feature dim.
 
 from __future__ import annotations
 
-import mmap
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,20 +94,28 @@ class Record:
                 raise self._changed()
             left, offset = left[count:], offset + count
 
-    def mapped(self) -> Tensor:
-        """All features as the file's own pages, (N, D), for reading only; the system may drop and read them again.
+    @property
+    def can_be_mapped(self) -> bool:
+        """Whether the features lie in the file as plain bytes, and where values of their type may lie in memory.
 
-        The mapping is of the file that was opened, even when another takes its name.
+        In small HDF5 files float32 may begin at an odd half.
+        """
+        return self.offset is not None and self.offset % self.store.dtype.itemsize == 0
+
+    def mapped(self) -> Tensor:
+        """All features as the file's own pages, (N, D), for reading; the system may drop and read them again.
+
+        The mapping is of the file that was opened, even when another takes its name, and keeps no descriptor (Python's
+        own mappings do, and only some thousand files may be open). It is private: whatever is written stays here.
 
         Raises:
             StoreError: the file is not the one that was opened.
         """
         assert self.offset is not None
-        before = self.offset % mmap.ALLOCATIONGRANULARITY
+        stop = self.offset + self.nbytes
         with self._opened() as descriptor:
-            pages = mmap.mmap(descriptor, self.nbytes + before, access=mmap.ACCESS_READ, offset=self.offset - before)
-        array = np.frombuffer(pages, self.store.dtype, self.n_tiles * self.store.dim, before)
-        return as_tensor(array.reshape(self.n_tiles, self.store.dim))
+            whole = torch.from_file(f"/dev/fd/{descriptor}", shared=False, size=stop, dtype=torch.uint8)
+        return whole[self.offset : stop].view(self.dtype).view(self.n_tiles, self.store.dim)
 
     def require_unchanged(self) -> None:
         """Refuse a mapped file that was written to or cut short; one that another has replaced lives on unchanged.
@@ -182,10 +188,7 @@ def as_tensor(array: np.ndarray) -> Tensor:
     """The same memory as a tensor; torch has bfloat16 and takes it from NumPy as bits only."""
     if array.dtype.name == "bfloat16":
         return as_tensor(array.view(np.uint16)).view(torch.bfloat16)
-    with warnings.catch_warnings():
-        # torch has no tensors for reading only. Nothing writes to features; whoever tried would be stopped by the page.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return torch.from_numpy(array)
+    return torch.from_numpy(array)
 
 
 def _seen(path: Path) -> Signature | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmsurv.errors import ConfigError
 from mmsurv_train.bags.ahead import Ring, aligned, read_ahead
 from mmsurv_train.bags.buffers import Buffers
-from mmsurv_train.bags.memory import size_text
+from mmsurv_train.bags.memory import exact_text
 from mmsurv_train.bags.records import Record, some
 from mmsurv_train.bags.rows import Rows
 from mmsurv_train.bags.windows import Span
@@ -69,8 +69,8 @@ class Streamed(Rows):
             needed = sum(span.n for span in spans) * self._row_bytes
             if needed > self._budget:
                 raise ConfigError(
-                    f"The bag of {some([span.slide_id for span in spans])} takes {needed} bytes ({size_text(needed)}), "
-                    f"more than the {self._budget} bytes ({size_text(self._budget)}) that features may take. Allow "
+                    f"The bag of {some([span.slide_id for span in spans])} takes {exact_text(needed)}, more "
+                    f"than the {exact_text(self._budget)} that features may take. Allow "
                     'more (--memory), or take smaller bags (bags.size, or bags.unit = "slide").'
                 )
 
