@@ -1,4 +1,4 @@
-"""Folds and seeds of a run, and configurations, in one pass; what is stopped goes on, what fails is named."""
+"""Folds and seeds of a run are one pass; what is stopped goes on, what cannot be is refused before the work."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import dataclasses
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmsurv.cohort import CohortOptions
 from mmsurv.config import to_table
 from mmsurv.errors import CohortError, ConfigError, RunError, SplitError
 from mmsurv.store import create_store
 from mmsurv.store.testing import RECIPE as RECIPE_OF_STORE
 from mmsurv.store.testing import make_record
-from mmsurv_train import fit, inputs, stack, unfinished, writing
+from mmsurv_train import inputs
 from mmsurv_train import run as runs
-from mmsurv_train.inputs import Sources
-from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, RnaSettings, SplitSettings, TrainRecipe
-from mmsurv_train.train import Configuration, train, train_all
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.train import train
 
 RECIPE = TrainRecipe(
     model=ModelSettings(name="joint"),
@@ -34,52 +31,8 @@ SAME = (runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.METRICS)
 OF_A_FOLD = (*SAME, runs.MODEL, runs.PREPROCESS, runs.SPLIT, runs.HISTORY, runs.BASELINE)
 
 
-@pytest.fixture
-def sources(study: Path) -> Sources:
-    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
-    return Sources(cohort=cohort, store=str(study / "store"))
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The first seed of every job that is fitted together."""
-    seen: list[list[int]] = []
-    together = fit.fit_many
-
-    def watched(jobs, *arguments, **options):
-        seen.append([job.recipe.fit.seed for job in jobs])
-        return together(jobs, *arguments, **options)
-
-    monkeypatch.setattr(fit, "fit_many", watched)
-    return seen
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many networks each step of training moved."""
-    seen: list[int] = []
-    step = stack.Stack.step
-
-    def watched(self, moving):
-        seen.append(sum(moving))
-        step(self, moving)
-
-    monkeypatch.setattr(stack.Stack, "step", watched)
-    return seen
-
-
-@pytest.fixture
-def state_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the state after every epoch, not once a minute."""
-    monkeypatch.setattr(unfinished, "Checkpoint", partial(unfinished.Checkpoint, every_seconds=0.0))
-
-
 def with_fit(**changes) -> TrainRecipe:
     return dataclasses.replace(RECIPE, fit=dataclasses.replace(RECIPE.fit, **changes))
-
-
-def configurations(**recipes: TrainRecipe) -> list[Configuration]:
-    return [Configuration(name=name, recipe=recipe) for name, recipe in recipes.items()]
 
 
 def assert_same(left: Path, right: Path) -> None:
@@ -240,84 +193,24 @@ def test_a_store_without_any_slide_of_the_cohort_is_refused(sources, tmp_path) -
         train(RECIPE, dataclasses.replace(sources, store=str(tmp_path / "store")), tmp_path / "run", command="")
 
 
-def test_configurations_that_need_the_same_data_share_a_pass(sources, passes, tmp_path) -> None:
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
-    chosen = configurations(slow=RECIPE, fast=with_fit(learning_rate=1e-2), wsi=wsi)
-    places = {one.name: tmp_path / one.name for one in chosen}
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="mmsurv sweep")
-    assert [len(jobs) for jobs in passes] == [6, 3]
-    assert list(found) == ["slow", "fast", "wsi"]
-    assert [run.metrics["model"] for run in found.values()] == ["joint", "joint", "wsi"]
-    alone = train(RECIPE, sources, tmp_path / "alone", command="")
-    np.testing.assert_allclose(alone.predictions.cases["risk"], found["slow"].predictions.cases["risk"], atol=1e-3)
-    assert not (tmp_path / "unfinished").exists()
+def test_a_model_without_its_data_is_refused(sources, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="needs tile features: name their store with --store"):
+        train(RECIPE, dataclasses.replace(sources, store=None), tmp_path / "run", command="")
+    without_rna = dataclasses.replace(sources, cohort=dataclasses.replace(sources.cohort, rna=None))
+    with pytest.raises(ConfigError, match="needs RNA: name the table with --rna"):
+        train(RECIPE, without_rna, tmp_path / "run", command="")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_models_that_meet_the_same_patients_share_a_pass(sources, passes, tmp_path) -> None:
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
-    chosen = configurations(joint=RECIPE, wsi=wsi)
-    complete = dataclasses.replace(sources, complete_cases=True)
-    places = {one.name: tmp_path / one.name for one in chosen}
-    found = train_all(chosen, complete, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert [len(jobs) for jobs in passes] == [6]
-    assert found["joint"].provenance["cases"] == found["wsi"].provenance["cases"]
+def test_the_fold_asked_for_must_exist(sources, tmp_path) -> None:
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=3))
+    with pytest.raises(ConfigError, match="fold 3 does not exist: folds are 0 to 2"):
+        train(recipe, sources, tmp_path / "run", command="")
 
 
-def test_a_configuration_that_fails_is_named_and_stops_no_other(sources, tmp_path) -> None:
-    missing = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=7))
-    constant = dataclasses.replace(RECIPE, rna=RnaSettings(min_variance=1e9))
-    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing, constant=constant)
-    places = {one.name: tmp_path / "runs" / one.name for one in chosen}
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert found["good"].kind == runs.CROSS_VALIDATION
-    assert "Lower fit.learning_rate" in str(found["diverges"])
-    assert "fold 7 does not exist" in str(found["missing"])
-    assert "constant, fold 0: None of the 6 genes varies" in str(found["constant"])
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["good"]
-    assert not (tmp_path / "unfinished").exists()
-
-
-def test_a_run_that_is_there_is_not_trained_again(sources, passes, tmp_path) -> None:
-    first, both = configurations(a=RECIPE), configurations(a=RECIPE, b=with_fit(seed=9))
-    places = {one.name: tmp_path / one.name for one in both}
-    train_all(first, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    before = (tmp_path / "a" / runs.PROVENANCE).read_bytes()
-    found = train_all(both, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert passes == [[0, 0, 0], [9, 9, 9]]
-    assert (tmp_path / "a" / runs.PROVENANCE).read_bytes() == before
-    assert list(found) == ["a", "b"]
-
-
-def test_a_place_that_holds_something_else_is_a_failure_of_that_configuration(sources, tmp_path) -> None:
-    train(RECIPE, sources, tmp_path / "a", command="")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "thesis.txt").write_text("draft")
-    chosen = configurations(a=with_fit(seed=9), b=RECIPE)
-    places = {one.name: tmp_path / one.name for one in chosen}
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert "holds a run of another recipe than a:\n  fit.seed  0 → 9" in str(found["a"])
-    assert "is not empty" in str(found["b"])
-
-
-@pytest.mark.usefixtures("state_at_once")
-def test_a_pass_stopped_while_it_wrote_keeps_what_it_wrote_and_trains_nothing_again(
-    sources, steps, tmp_path, monkeypatch
-) -> None:
-    chosen = configurations(a=RECIPE, b=with_fit(seed=9))
-    places = {one.name: tmp_path / one.name for one in chosen}
-    write = writing.write_run
-
-    def stop(out: Path, *arguments) -> None:
-        if out.name == "b":
-            raise KeyboardInterrupt("by the user")
-        write(out, *arguments)
-
-    monkeypatch.setattr(writing, "write_run", stop)
-    with pytest.raises(KeyboardInterrupt, match="by the user"):
-        train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="first")
-    monkeypatch.setattr(writing, "write_run", write)
-    steps.clear()
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="second")
-    assert steps == []
-    assert [run.provenance["command"] for run in found.values()] == ["first", "second"]
-    assert not (tmp_path / "unfinished").exists()
+def test_one_fold_of_a_cross_validation_is_the_run_of_that_fold(sources, tmp_path) -> None:
+    folds = train(RECIPE, sources, tmp_path / "cv", command="").folds()
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=1))
+    alone = train(recipe, sources, tmp_path / "run", command="")
+    for column in ("risk", "risk_0", "risk_1"):  # to the order of sums: one pass over one fold, or over three
+        np.testing.assert_allclose(alone.predictions.cases[column], folds[1].predictions.cases[column], atol=1e-4)
