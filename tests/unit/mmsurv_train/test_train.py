@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from mmsurv.cohort import CohortOptions
+from mmsurv.config import to_table
 from mmsurv.errors import ConfigError, RunError, SplitError
 from mmsurv_train import fit, inputs, stack, unfinished, writing
 from mmsurv_train import run as runs
@@ -130,6 +134,36 @@ def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(source
     steps.clear()
     train(RECIPE, sources, tmp_path / "run", command="")
     assert 0 < len(steps) < of_whole
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
+
+
+def test_a_killed_process_leaves_what_the_next_one_goes_on_from(sources, steps, tmp_path) -> None:
+    code = f"""
+import os, signal
+from functools import partial
+from pathlib import Path
+from mmsurv.config import from_table
+from mmsurv_train import unfinished
+from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.train import train
+
+def killed(job, row):
+    if (job, row["epoch"]) == (2, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+unfinished.Checkpoint = partial(unfinished.Checkpoint, every_seconds=0.0)
+recipe = from_table(TrainRecipe, {to_table(RECIPE)!r}, source="test")
+sources = from_table(Sources, {to_table(sources)!r}, source="test")
+train(recipe, sources, Path({str(tmp_path / "run")!r}), command="", on_epoch=killed)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert [path.name for path in tmp_path.iterdir()] == [".run.checkpoint"]
+    train(RECIPE, sources, tmp_path / "run", command="")
+    assert 0 < len(steps) < RECIPE.fit.epochs
+    train(RECIPE, sources, tmp_path / "whole", command="")
     assert_same(tmp_path / "run", tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
