@@ -70,3 +70,19 @@ def test_each_row_is_read_once(monkeypatch):
 def test_nothing_has_no_moments():
     with pytest.raises(ValueError, match="statistics need at least one slide"):
         merged([])
+
+
+def test_moments_have_the_same_bits_with_any_number_of_threads_which_stays_as_it_was():
+    array = np.random.default_rng(0).normal(3, 1, (300, 1000)).astype(np.float16)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            found.append(of(array, rows=256))
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert np.array_equal(found[0].mean, other.mean)
+        assert np.array_equal(found[0].sd, other.sd)

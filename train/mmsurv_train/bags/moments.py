@@ -9,7 +9,8 @@ Shape suffixes: N tiles, D feature dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,19 +69,34 @@ def moments_of(blocks: Iterable[Tensor], slide_id: str, n_tiles: int) -> Moments
         StoreError: a feature is NaN or Inf; names the slide and the first such row.
     """
     parts, bad, start = [], [], 0
-    for block in blocks:
-        part = _of_block(block)
-        if part is None:
-            bad += [start + row for row in _not_finite(block)]
-        else:
-            parts.append(part)
-        start += len(block)
+    with _one_thread():
+        for block in blocks:
+            part = _of_block(block)
+            if part is None:
+                bad += [start + row for row in _not_finite(block)]
+            else:
+                parts.append(part)
+            start += len(block)
     if bad:
         raise StoreError(
             f"Slide {slide_id}: the features of row {bad[0]} are not finite ({len(bad)} of {n_tiles} rows). "
             "Encode the slide again, or leave it out."
         )
     return merged(parts)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Blocks are too small to be split among cores, and then have the same bits with any number of them."""
+    before = torch.get_num_threads()
+    if before == 1:  # a number that is set is also what later threads start with: it is not set for nothing
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _of_block(x_ND: Tensor) -> Moments | None:

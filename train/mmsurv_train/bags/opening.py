@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from mmsurv.errors import RecordNotFoundError
@@ -16,10 +17,13 @@ from mmsurv_train.bags.moments import Moments, moments_of, rows_at_a_time
 from mmsurv_train.bags.records import Record, open_record, some
 from mmsurv_train.bags.rows import Mapped, Resident, Rows
 from mmsurv_train.bags.streamed import Streamed
+from mmsurv_train.threads import run_beside, share_out
 
 if TYPE_CHECKING:
     from mmsurv.store import FeatureStore
 
+AT_ONCE = 32
+"""Slides whose rows are read between two looks at the store."""
 MOST_MAPPINGS = 1 << 15
 """Slides mapped at most, half of what Linux lets one process map; others are read into memory."""
 
@@ -31,9 +35,11 @@ def open_slides(
     wanted = list(dict.fromkeys(slide_ids))
     _require_there(store, wanted)
     opening = _Opening(budget)
-    for slide_id in wanted:
-        opening.add(open_record(store, slide_id))
-        on_slide(slide_id)
+    for start in range(0, len(wanted), AT_ONCE):
+        records = [open_record(store, slide_id) for slide_id in wanted[start : start + AT_ONCE]]
+        opening.add(records)
+        for record in records:
+            on_slide(record.slide_id)
     return opening.rows(), opening.moments, opening.empty
 
 
@@ -49,18 +55,22 @@ class _Opening:
         self.mapped: list[Record] = []
         self.nbytes = 0
 
-    def add(self, record: Record) -> None:
-        if not record.n_tiles:
-            self.empty.append(record.slide_id)
-            return
-        self.records[record.slide_id] = record
-        self.nbytes += record.nbytes
-        blocks = record.blocks(rows_at_a_time(record.store.dim))
-        self.moments[record.slide_id] = moments_of(blocks, record.slide_id, record.n_tiles).kept()
-        if self.fits:
-            self._hold(record)
-        else:
-            self.held, self.mapped = {}, []
+    def add(self, records: Sequence[Record]) -> None:
+        """Read records, by as many threads as torch would use, and keep them where they fit."""
+        self.empty += [record.slide_id for record in records if not record.n_tiles]
+        records = [record for record in records if record.n_tiles]
+        found: dict[str, Moments] = {}
+
+        def measure(share: list[Record]) -> None:
+            for record in share:
+                blocks = record.blocks(rows_at_a_time(record.store.dim))
+                found[record.slide_id] = moments_of(blocks, record.slide_id, record.n_tiles).kept()
+
+        if records:
+            run_beside(measure, share_out(records, lambda record: record.nbytes, torch.get_num_threads()))
+        for record in records:
+            self.moments[record.slide_id] = found[record.slide_id]
+            self._keep(record)
 
     @property
     def fits(self) -> bool:
@@ -71,8 +81,12 @@ class _Opening:
             return Streamed(self.records, self.budget)
         return Mapped(self.held, self.mapped) if self.mapped else Resident(self.held)
 
-    def _hold(self, record: Record) -> None:
-        if record.can_be_mapped and len(self.mapped) < MOST_MAPPINGS:
+    def _keep(self, record: Record) -> None:
+        self.records[record.slide_id] = record
+        self.nbytes += record.nbytes
+        if not self.fits:
+            self.held, self.mapped = {}, []
+        elif record.can_be_mapped and len(self.mapped) < MOST_MAPPINGS:
             self.mapped.append(record)
             self.held[record.slide_id] = record.mapped()
         else:
