@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import cpu_name
+from measure import rss_anon
 
 from mmsurv import provenance
 from mmsurv.demo.painter import Morphology, paint
@@ -124,12 +125,6 @@ class MemoryPeaks(Silent):
             self.all = max(self.all, rss_anon())
             if self.n_ended < FIRST:
                 self.first = self.all
-
-
-def rss_anon() -> int:
-    """This process's anonymous resident memory, bytes; Linux only."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def memory_peaks(

@@ -25,7 +25,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ import numpy as np
 import openslide
 import tifffile
 from machine import cpu_name
+from measure import seconds
 from PIL import Image
 
 from mmsurv import provenance
@@ -162,12 +162,6 @@ def decode(case: Case, threads: int) -> int:
         list(pool.map(read, [touched[i::threads] for i in range(threads)]))
     os.close(descriptor)
     return len(touched)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def measure(case: Case, rounds: int, threads: int) -> dict[str, float]:

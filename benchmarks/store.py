@@ -23,11 +23,10 @@ import json
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measure import alternate, seconds
 
 from mmsurv import provenance
 from mmsurv.store import FeatureStore, SlideRecord, create_store, rank_order
@@ -54,28 +53,34 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     store = create_store(folder / "store", recipe=recipe, dim=arguments.dim)
     zarr = create_store(folder / "zarr", recipe=recipe, dim=arguments.dim, backend="zarr")
 
-    commits = [_seconds(lambda record=record: store.write(record)) for record in records]
-    zarr_commits = [_seconds(lambda record=record: zarr.write(record)) for record in records]
+    commits = [seconds(lambda record=record: store.write(record)) for record in records]
+    zarr_commits = [seconds(lambda record=record: zarr.write(record)) for record in records]
     for record in records:
         record.features.tofile(folder / f"{record.slide_id}.bin")
-    reads = _alternate(
+    reads = alternate(
         arguments.rounds,
-        ours=lambda: _read_store(store, records),
-        zarr=lambda: _read_store(zarr, records),
-        bare=lambda: _read_flat(folder, records),
+        {
+            "ours": lambda: _read_store(store, records),
+            "zarr": lambda: _read_store(zarr, records),
+            "bare": lambda: _read_flat(folder, records),
+        },
     )
-    bags = _alternate(
+    bags = alternate(
         arguments.rounds,
-        ours=lambda: _read_store(store, records, BAG, repeat=20),
-        zarr=lambda: _read_store(zarr, records, BAG, repeat=20),
-        bare=lambda: _read_flat(folder, records, BAG, repeat=20),
+        {
+            "ours": lambda: _read_store(store, records, BAG, repeat=20),
+            "zarr": lambda: _read_store(zarr, records, BAG, repeat=20),
+            "bare": lambda: _read_flat(folder, records, BAG, repeat=20),
+        },
     )
     bare = [dataclasses.replace(record, attributes={}, thumbnail=None, mask=None) for record in records]
-    writes = _alternate(
+    writes = alternate(
         arguments.rounds,
-        ours=lambda: _write_hdf5(store, folder, bare),
-        whole=lambda: _write_hdf5(store, folder, records),
-        bare=lambda: _write_npy(folder, records),
+        {
+            "ours": lambda: _write_hdf5(store, folder, bare),
+            "whole": lambda: _write_hdf5(store, folder, records),
+            "bare": lambda: _write_npy(folder, records),
+        },
     )
     encode = _encode_seconds(arguments.tiles)
     commit = statistics.median(commits)
@@ -159,30 +164,13 @@ def _write_npy(folder: Path, records: list[SlideRecord]) -> None:
             np.save(path, getattr(record, name))
 
 
-def _alternate(rounds: int, **sides: Callable[[], None]) -> dict[str, float]:
-    """Median seconds of each side, measured in turn so that a slow moment of the machine hits both."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side()
-    for _ in range(rounds):
-        for name, side in sides.items():
-            times[name].append(_seconds(side))
-    return {name: statistics.median(taken) for name, taken in times.items()}
-
-
 def _encode_seconds(tiles: int, batch: int = 32) -> float:
     from mmsurv_extract.encoder import EncoderSettings, build_encoder
 
     encoder = build_encoder(EncoderSettings(name="resnet50", weights="random"), device="cpu")
     images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
     encoder(images)
-    return statistics.median(_seconds(lambda: encoder(images)) for _ in range(3)) / batch * tiles
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return statistics.median(seconds(lambda: encoder(images)) for _ in range(3)) / batch * tiles
 
 
 def _arguments() -> argparse.Namespace:

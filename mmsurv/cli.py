@@ -22,6 +22,7 @@ SUMMARIES = {
     "store": "Look at, check and fill feature stores.",
     "cohort": "Join clinical, RNA and slide tables by id and report what did not join.",
     "train": "Stage 2: fit a survival model on cached features.",
+    "sweep": "Fit many configurations in few passes and put them in one table.",
     "evaluate": "Compute a run's predictions and metrics again from the store.",
     "report": "Write one HTML page about one or more runs.",
 }

@@ -131,11 +131,7 @@ def read_folds(path: Path, cases: pd.DataFrame, *, seed: int) -> list[Split]:
         SplitError: a case of the cohort has no fold; a case has two; fewer than 2 folds; or a part without event.
     """
     events = _events(cases)
-    table = _read_two_columns(path, "fold")
-    for index, label in enumerate(table.text["fold"]):
-        if not label:
-            raise SplitError(f"{place(path, table.row(index), 'fold')}: the fold is blank. Fill it in.")
-    folds = _one_each(table, "fold")
+    folds = _fold_of_each(path)
     missing = sorted(set(events.index) - set(folds.index))
     if missing:
         raise SplitError(
@@ -151,6 +147,24 @@ def read_folds(path: Path, cases: pd.DataFrame, *, seed: int) -> list[Split]:
         raise SplitError(f"{path}: expected at least 2 folds, found only {labels[0]!r}.")
     _require_events(path, events, fold, labels)
     return [_fold_split(events, fold, label, seed) for label in labels]
+
+
+def fold_labels(path: Path) -> list[str]:
+    """The labels of a table of folds, in the order of :func:`read_folds`, whichever cases they are of.
+
+    Raises:
+        SplitError: no such table, a blank label, or a case with two.
+    """
+    return _label_order({str(label) for label in _fold_of_each(path)})
+
+
+def _fold_of_each(path: Path) -> pd.Series:
+    """Index case_id, values the labels of the folds."""
+    table = _read_two_columns(path, "fold")
+    for index, label in enumerate(table.text["fold"]):
+        if not label:
+            raise SplitError(f"{place(path, table.row(index), 'fold')}: the fold is blank. Fill it in.")
+    return _one_each(table, "fold")
 
 
 def _require_events(path: Path, events: pd.Series, fold: Mapping[str, str], labels: Sequence[str]) -> None:

@@ -262,6 +262,27 @@ def test_seeds_and_folds_are_shown_beside_their_ensemble(mmsurv, data, tmp_path)
     assert f"{case['mean']:.3f} ± {case['sd']:.3f}" in page.read_text()
 
 
+def test_a_store_larger_than_the_memory_gives_the_same_bytes(mmsurv, data, tmp_path) -> None:
+    model = ["--model", "cross-attention", "--seeds", 2]
+    mmsurv("train", *data, *model, "-o", tmp_path / "whole")
+    code, _, _ = mmsurv("train", *data, *model, "--memory", 2e-6, "-o", tmp_path / "streamed")  # 2000 of 5088 bytes
+    assert code == 0
+    whole, streamed = (runs.read_run(tmp_path / name) for name in ("whole", "streamed"))
+    assert (whole.provenance["features"]["reading"], whole.provenance["features"]["memory"]) == ("mapped", None)
+    assert (streamed.provenance["features"]["reading"], streamed.provenance["features"]["memory"]) == ("streamed", 2000)
+    for name in (runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.METRICS, runs.MODEL, runs.HISTORY):
+        assert (whole.path / name).read_bytes() == (streamed.path / name).read_bytes(), name
+
+
+def test_a_memory_that_cannot_hold_one_bag_is_a_usage_error(mmsurv, data, tmp_path) -> None:
+    options = ["--model", "cross-attention", "--memory", 1e-7, "-o", tmp_path / "run"]
+    code, _, err = mmsurv("train", *data, *options)
+    assert code == 2
+    assert "slide-" in err
+    assert "memory" in err
+    assert not list(tmp_path.glob("*run*"))
+
+
 def test_report_of_several_runs_is_one_page(mmsurv, data, tmp_path) -> None:
     for model in ("joint", "rna"):
         mmsurv("train", *data, "--model", model, "--complete-cases", "-o", tmp_path / model)

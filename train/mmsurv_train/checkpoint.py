@@ -42,8 +42,7 @@ class SavedPass:
 
     def run(self, running: Pass) -> None:
         """Run a pass from where its file says it was, saving now and then, and at its end."""
-        if self.restore(running):
-            running.tell_again()
+        self.restore(running)
         running.run(lambda: self.save_sometimes(running))
         self.save(running)
 

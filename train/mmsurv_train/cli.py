@@ -147,7 +147,9 @@ def command_line(context: click.Context) -> str:
         if context.get_parameter_source(str(parameter.name)) != click.core.ParameterSource.COMMANDLINE:
             continue
         value, flag = context.params[str(parameter.name)], parameter.opts[-1]
-        if isinstance(value, bool):
+        if isinstance(parameter, click.Argument):
+            words += map(str, value if isinstance(value, tuple) else (value,))
+        elif isinstance(value, bool):
             words.append(flag)
         else:
             for item in value if isinstance(value, tuple) else (value,):

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmsurv.errors import ConfigError, MmsurvError, SplitError
+from mmsurv.errors import CohortError, ConfigError, MmsurvError, SplitError
 from mmsurv_train.bags import Bags
 from mmsurv_train.checkpoint import Checkpoint, SavedPass
 from mmsurv_train.fusion import SurvivalModel, n_parameters
@@ -130,15 +130,21 @@ def fit_many(
         dtype: of parameters and sums; float64 is for checks.
 
     Returns:
-        For each job its model, or why risks stopped being finite.
+        For each job its model, or why it has none: a CohortError or SplitError as of ``fit``, or a ConfigError where
+        its risks stopped being finite.
 
     Raises:
-        CohortError, SplitError, RunError: as for ``fit``.
+        RunError: as for ``fit``.
         ConfigError: the device is not there.
     """
     device = find_device(jobs[0].recipe.fit.device)
     prepared = _Preparation(cohort, bags.to(device) if bags is not None else None, device, dtype)
-    networks = [network for index, job in enumerate(jobs) for network in prepared.networks(index, job)]
+    networks, failed = list[Network](), dict[int, FitFailed]()
+    for index, job in enumerate(jobs):
+        try:
+            networks += prepared.networks(index, job)
+        except (SplitError, CohortError) as error:
+            failed[index] = FitFailed(error=error)
     results: dict[int, list[Any]] = {index: [] for index in range(len(jobs))}
     for number, together in enumerate(_passes(networks)):
         tiles = prepared.bags if together[0].recipe.model.needs_tiles else None
@@ -157,7 +163,7 @@ def fit_many(
             running.run()
         for network, course in running.courses.items():
             results[network.job].append(course)
-    return [_result(results[index]) for index in range(len(jobs))]
+    return [failed[index] if index in failed else _result(results[index]) for index in range(len(jobs))]
 
 
 @dataclass(eq=False)

@@ -118,12 +118,6 @@ class Pass:
             self.let_go()
             on_end()
 
-    def tell_again(self) -> None:
-        """Tell the rows of epochs that an earlier process trained."""
-        for network, course in self.courses.items():
-            for row in course.judge.history:
-                self.on_epoch(network, row)
-
     def _courses(self) -> list[Course]:
         return [self.courses[network] for stack in self.stacks for network in stack.networks]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from mmsurv_train.threads import run_beside, share_out
 
-BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}
-"""Feature values converted at a time: 1 MiB of float32 on a CPU, where both products meet it in cache."""
+BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
+"""Feature values converted at a time: 2 MiB of float32 on a CPU, where both products meet them in its cache."""
 KEPT_BYTES = 128 << 20
 """Attention weights kept from the forward to the backward pass. Beyond, they are computed again from the logits'
 logarithmic sums, so that memory does not grow with the tiles."""

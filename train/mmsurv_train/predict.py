@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -73,22 +73,32 @@ def predict(
 def predict_many(
     members: Sequence[tuple[SurvivalModel, Preprocess, TrainRecipe]], cohort: Cohort, bags: Bags | None
 ) -> list[RiskTables]:
-    """Risks by many models that see the same bags, in one read of them.
+    """Risks by many models; those that see the same bags, such as the folds of a cross-validation, in one read of them.
 
     The bits of a model's risks do not depend on which others are asked with it.
 
     Args:
-        members: models of one name and one [bags] table, such as the folds of a cross-validation.
+        members: models, each with its scales and the recipe it was fitted by.
         cohort, bags: as for ``predict``, which says what is raised.
     """
-    recipe = members[0][2]
-    if any((one.bags, one.model.name) != (recipe.bags, recipe.model.name) for _, _, one in members):
-        raise ValueError("models that are asked together must have one name and one [bags] table")
+    alike: dict[Any, list[int]] = {}
+    for index, (_, _, recipe) in enumerate(members):
+        alike.setdefault((recipe.model.name, recipe.bags, recipe.fit.device), []).append(index)
+    found: dict[int, RiskTables] = {}
+    for indices in alike.values():
+        together = [Member(*members[index]) for index in indices]
+        found |= dict(zip(indices, _predict_alike(together, cohort, bags), strict=True))
+    return [found[index] for index in range(len(members))]
+
+
+def _predict_alike(members: Sequence[Member], cohort: Cohort, bags: Bags | None) -> list[RiskTables]:
+    """Risks by models of one name and one [bags] table."""
+    recipe = members[0].recipe
     device = find_device(recipe.fit.device)
     bags = bags.to(device) if bags is not None and recipe.model.needs_tiles else None
     cases = scorable_cases(recipe.model, cohort, bags)
     asked = _Asked.of(cases, cohort, bags, recipe)
-    risks = _risks([Member(*member) for member in members], cohort, bags, asked, device)
+    risks = _risks(members, cohort, bags, asked, device)
     return [asked.tables(risk_MB.double(), cohort) for risk_MB in risks]
 
 

@@ -17,6 +17,9 @@ from mmsurv.errors import ConfigError
 
 RECIPES = "mmsurv_train.recipes"
 
+SWEEP_TABLES = ("grid", "sweep", "published")
+"""Tables of a recipe that say what ``mmsurv sweep`` makes of it (``sweep/recipe.py``)."""
+
 ModelName = Literal["cross-attention", "joint", "wsi", "rna"]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 
@@ -243,26 +246,39 @@ def load_train_recipe(name_or_path: str, *, row: str | None = None) -> TrainReci
         ConfigError: no such recipe, an unknown or missing row (the message lists them), or a setting that cannot be.
     """
     table, source = load_recipe(name_or_path, RECIPES)
-    rows = table.pop("rows", {})
-    if not isinstance(rows, Mapping) or not all(isinstance(value, Mapping) for value in rows.values()):
-        raise ConfigError(f"{source}: rows must hold one table per row, as in [rows.NAME.fit].")
+    if table.get("grid"):
+        raise ConfigError(f"{source} has a grid, so it is many settings: train them all with mmsurv sweep.")
+    table = {name: value for name, value in table.items() if name not in SWEEP_TABLES}
+    rows = take_rows(table, source)
     if row is None and rows:
         raise ConfigError(f"{source} has rows: choose one with --row. Rows: {', '.join(rows)}.")
     if row is not None:
         if row not in rows:
             raise ConfigError(f"{source} has no row {row!r}. {_rows_hint(row, list(rows))}")
-        table = _overlay(table, rows[row])
+        table = overlay(table, rows[row])
         source = f"{source}, row {row}"
     return from_table(TrainRecipe, table, source=source)
 
 
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def take_rows(table: dict[str, Any], source: str) -> dict[str, Mapping[str, Any]]:
+    """Take ``[rows]`` out of a recipe's table: what each row lays over it, by name.
+
+    Raises:
+        ConfigError: they are not tables.
+    """
+    rows = table.pop("rows", {})
+    if not isinstance(rows, Mapping) or not all(isinstance(value, Mapping) for value in rows.values()):
+        raise ConfigError(f"{source}: rows must hold one table per row, as in [rows.NAME.fit].")
+    return dict(rows)
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with the keys of ``over`` over it, table by table."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
+        result[key] = overlay(below, value) if both else value  # type: ignore[arg-type]
     return result
 
 

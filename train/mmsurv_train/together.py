@@ -6,7 +6,7 @@ together; a configuration that fails is named and stops no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -85,7 +85,8 @@ def train_together(
     Args:
         configurations: at least one.
         sources: tables and store of all.
-        places: where each run goes, by the configuration's name; a run that is there is kept.
+        places: where each run goes, by the configuration's name; one without a place is trained and not written, as
+            it was by the pass that was stopped.
         unfinished: where the state is kept meanwhile; deleted when every run that can be is in place.
         command: for the record.
         watching: whom to tell.
@@ -108,11 +109,11 @@ def train_together(
         return found
     with unfinished.going_on(_request(configurations, sources, data)) as checkpoint:
         data = inputs.read_features(data, recipe.model, sources, on_slide=watching.on_slide)
-        jobs = [FitJob(recipe=one.configuration.recipe, split=one.split, name=one.name) for one in members]
+        jobs = [FitJob(recipe=one.configuration.recipe, split=one.split) for one in members]
         watching.on_start(data, jobs)
         fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=watching.on_epoch, checkpoint=checkpoint)
         watching.on_end()
-        folds, failed = _score(members, fitted, data)
+        folds, failed = _score(members, fitted, data, places)
         found.update(failed)
         record = writing.record(data, sources, command=command, device=device)
         recipes = {one.name: one.recipe for one in configurations}
@@ -179,9 +180,9 @@ def _request(configurations: Sequence[Configuration], sources: Sources, data: In
 
 
 def _score(
-    members: Sequence[_Member], fitted: Sequence[Fitted | FitFailed], data: Inputs
+    members: Sequence[_Member], fitted: Sequence[Fitted | FitFailed], data: Inputs, places: Container[str]
 ) -> tuple[dict[str, dict[int, writing.Result]], dict[str, Outcome]]:
-    """The results of each configuration by fold, predicted in one read; and those with a fold that failed."""
+    """The results by fold of each configuration that has a place, and the configurations with a fold that failed."""
     from mmsurv_train.fit import FitFailed
     from mmsurv_train.predict import predict_many
 
@@ -192,16 +193,27 @@ def _score(
     whole = [
         (member, one)
         for member, one in zip(members, fitted, strict=True)
-        if not isinstance(one, FitFailed) and member.configuration.name not in failed
+        if not isinstance(one, FitFailed)
+        and member.configuration.name not in failed
+        and member.configuration.name in places
     ]
-    models = [(one.model, one.preprocess, member.configuration.recipe) for member, one in whole]
-    tables = predict_many(models, data.cohort, data.bags) if models else []
     folds: dict[str, dict[int, writing.Result]] = {}
-    for (member, one), risks in zip(whole, tables, strict=True):
-        scored = results.score(member.configuration.recipe, data, member.split, risks)
-        result = writing.Result(split=member.split, fitted=one, scored=scored)
-        folds.setdefault(member.configuration.name, {})[member.k] = result
+    for alike in _alike(whole):
+        models = [(one.model, one.preprocess, member.configuration.recipe) for member, one in alike]
+        for (member, one), risks in zip(alike, predict_many(models, data.cohort, data.bags), strict=True):
+            scored = results.score(member.configuration.recipe, data, member.split, risks)
+            result = writing.Result(split=member.split, fitted=one, scored=scored)
+            folds.setdefault(member.configuration.name, {})[member.k] = result
     return folds, failed
+
+
+def _alike(whole: Sequence[tuple[_Member, Fitted]]) -> list[list[tuple[_Member, Fitted]]]:
+    """Members that can be asked in one read: of one model, with the same bags."""
+    groups: dict[Any, list[tuple[_Member, Fitted]]] = {}
+    for member, one in whole:
+        recipe = member.configuration.recipe
+        groups.setdefault((recipe.model.name, recipe.bags), []).append((member, one))
+    return list(groups.values())
 
 
 def _named(error: MmsurvError, member: _Member) -> MmsurvError:
@@ -211,8 +223,7 @@ def _named(error: MmsurvError, member: _Member) -> MmsurvError:
 
 def _write(path: Path, origin: writing.Origin, folds: Mapping[int, writing.Result]) -> Outcome:
     try:
-        if not (path / runs.METRICS).is_file():  # of a pass that was stopped while it wrote
-            writing.write_run(path, origin, folds)
+        writing.write_run(path, origin, folds)
         return runs.read_run(path)
     except MmsurvError as error:
         return error

@@ -57,9 +57,8 @@ def train(
     this = Configuration(name=out.name, recipe=recipe)
     watching = Watching(on_slide, on_start, on_epoch, on_end)
     unfinished = Unfinished(place.checkpoint_beside(out))
-    result = train_together([this], sources, {this.name: out}, unfinished, command=command, watching=watching)[
-        this.name
-    ]
+    found = train_together([this], sources, {this.name: out}, unfinished, command=command, watching=watching)
+    result = found[this.name]
     if isinstance(result, MmsurvError):
         raise result
     return result
@@ -107,9 +106,10 @@ def train_all(
         stopped = unfinished.request()
         begun = set() if stopped is None else set(stopped["order"])
         chosen = [one for one in members if one.name in begun or one.name not in found]
-        if any(one.name not in found for one in chosen):
-            trained = train_together(chosen, sources, places, unfinished, command=command, watching=watching)
-            found.update({name: result for name, result in trained.items() if name not in found})
+        missing = {one.name: places[one.name] for one in chosen if one.name not in found}
+        if missing:
+            trained = train_together(chosen, sources, missing, unfinished, command=command, watching=watching)
+            found.update({name: trained[name] for name in missing})
         else:
             unfinished.delete()
     if checkpoint_folder.is_dir() and not any(checkpoint_folder.iterdir()):

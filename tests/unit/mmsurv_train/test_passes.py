@@ -9,9 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
+from mmsurv.errors import RunError
 from mmsurv.split import Split
+from mmsurv_train import fit as fit_module
 from mmsurv_train.bags import Bags
-from mmsurv_train.fit import FitJob, fit_many
+from mmsurv_train.checkpoint import Checkpoint
+from mmsurv_train.cox import neg_log_partial_likelihood
+from mmsurv_train.fit import FitFailed, FitJob, fit, fit_many
+from mmsurv_train.passes import Pass
+from mmsurv_train.predict import predict
 from mmsurv_train.recipe import BagSettings, FitSettings, ModelSettings, TrainRecipe
 
 PATIENTS, GENES, DIM = 30, 7, 6
@@ -65,12 +71,12 @@ def splits(cohort, n=3):
     return found
 
 
-def recipe(*, name="cross-attention", bags=None, model=None, **fit):
+def recipe(*, name="cross-attention", bags=None, model=None, **options):
     settings = {"name": name, "dim": 8, "query_hidden": 5, "rna_widths": (4,), **(model or {})}
     return TrainRecipe(
         model=ModelSettings(**settings),
         bags=BagSettings(**(bags or {})),
-        fit=FitSettings(**{"epochs": 5, "patience": 0, "learning_rate": 0.01, "device": "cpu", **fit}),
+        fit=FitSettings(**{"epochs": 3, "patience": 0, "learning_rate": 0.01, "device": "cpu", **options}),
     )
 
 
@@ -85,7 +91,7 @@ VARIANTS = {
     "batches of slides": {"bags": {"size": 5, "unit": "slide"}, "batch_size": 8},
     "first tiles, predicted so": {"bags": {"size": 3, "redraw": False, "at_prediction": "size"}},
     "breslow": {"ties": "breslow"},
-    "patience": {"patience": 2, "epochs": 12},
+    "patience": {"patience": 2, "epochs": 9},
     "joint": {"name": "joint"},
     "joint of one tile": {"name": "joint", "bags": {"size": 1, "unit": "slide"}, "batch_size": 8},
     "wsi": {"name": "wsi"},
@@ -106,13 +112,118 @@ def test_m_models_in_one_pass_equal_m_runs(name, cohort, bags):
     together = fit_many(jobs_of(cohort, recipes), cohort, bags, dtype=torch.float64)
     for job, in_company in zip(jobs_of(cohort, recipes), together, strict=True):
         for seed in range(job.recipe.fit.n_seeds):
-            fit = dataclasses.replace(job.recipe.fit, n_seeds=1, seed=job.recipe.fit.seed + seed)
-            alone = FitJob(recipe=dataclasses.replace(job.recipe, fit=fit), split=job.split)
+            own = dataclasses.replace(job.recipe.fit, n_seeds=1, seed=job.recipe.fit.seed + seed)
+            alone = FitJob(recipe=dataclasses.replace(job.recipe, fit=own), split=job.split)
             (single,) = fit_many([alone], cohort, bags, dtype=torch.float64)
             assert single.best_epoch[0] == in_company.best_epoch[seed]
-            history = in_company.history[in_company.history["seed"] == fit.seed].reset_index(drop=True)
+            history = in_company.history[in_company.history["seed"] == own.seed].reset_index(drop=True)
             pd.testing.assert_frame_equal(single.history, history, rtol=1e-8, atol=1e-10)
             for key, value in single.model.state_dict().items():
                 torch.testing.assert_close(
                     value, in_company.model.state_dict()[key][seed : seed + 1], rtol=1e-8, atol=1e-8
                 )
+
+
+@pytest.mark.parametrize(("dtype", "epochs", "least"), [(torch.float64, 50, 1e-8), (torch.float32, 10, 1e-4)])
+def test_after_many_steps_they_are_still_the_same(cohort, bags, dtype, epochs, least):
+    """One step an epoch. The losses of the last epoch are compared: they depend on every step before."""
+    this = recipe(epochs=epochs, n_seeds=2, model={"attention_dropout": 0.2})
+    jobs = jobs_of(cohort, [this])
+    together = fit_many(jobs, cohort, bags, dtype=dtype)
+    for job, in_company in zip(jobs, together, strict=True):
+        one = dataclasses.replace(this, fit=dataclasses.replace(this.fit, n_seeds=1, seed=1))
+        (alone,) = fit_many([FitJob(recipe=one, split=job.split)], cohort, bags, dtype=dtype)
+        mine = in_company.history[in_company.history["seed"] == 1].reset_index(drop=True)
+        assert len(mine) == epochs
+        for column in ("loss", "validation_loss"):
+            np.testing.assert_allclose(alone.history[column], mine[column], rtol=least, atol=0)
+
+
+@pytest.mark.parametrize("bag_settings", [{}, {"unit": "slide"}, {"size": 4, "at_prediction": "size"}])
+def test_the_validation_loss_is_that_of_the_predicted_risks(cohort, bags, bag_settings):
+    """Also where validation patients ride along with the next step: no dropout, the parameters that epoch left."""
+    this = recipe(bags=bag_settings, epochs=6, model={"attention_dropout": 0.5})
+    split = splits(cohort)[0]
+    fitted = fit(this, cohort, bags, split)
+    risks = predict(fitted, this, cohort, bags).cases.set_index("case_id")["risk"]
+    cases = split.cases("validation")
+    time, event = (torch.from_numpy(cohort.cases.loc[cases, name].to_numpy()) for name in ("time", "event"))
+    loss = neg_log_partial_likelihood(torch.tensor(risks[cases].to_numpy()), time, event)
+    row = fitted.history.set_index("epoch").loc[fitted.best_epoch[0]]
+    assert row["validation_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_one_network_that_runs_away_does_not_touch_the_others(cohort, bags):
+    wild = recipe(learning_rate=1e30)
+    jobs = jobs_of(cohort, [recipe(n_seeds=2), wild])
+    results = fit_many(jobs, cohort, bags)
+    alone = fit_many(jobs[:3], cohort, bags)
+    for k in range(3):
+        assert isinstance(results[3 + k], FitFailed)
+        assert "stopped being finite (seed 0). Lower fit.learning_rate (1e+30)" in str(results[3 + k].error)
+        np.testing.assert_allclose(results[k].history["loss"], alone[k].history["loss"], rtol=1e-5)
+
+
+def test_networks_of_other_bag_settings_make_passes_of_their_own(cohort, bags):
+    jobs = jobs_of(cohort, [recipe(), recipe(bags={"size": 2}), recipe(name="rna")])
+    results = fit_many(jobs, cohort, bags)
+    for k in (0, 3, 6):
+        (alone,) = fit_many([jobs[k]], cohort, bags)
+        np.testing.assert_allclose(results[k].history["loss"], alone.history["loss"], rtol=1e-5)
+
+
+def test_a_pass_holds_no_more_networks_than_its_memory(cohort, bags, monkeypatch):
+    jobs = jobs_of(cohort, [recipe(n_seeds=2)])
+    whole = fit_many(jobs, cohort, bags, dtype=torch.float64)
+    made = []
+
+    def counted(networks, *args, **options):
+        made.append(len(networks))
+        return Pass(networks, *args, **options)
+
+    monkeypatch.setattr(fit_module, "MOST_BYTES", 1)
+    monkeypatch.setattr(fit_module, "Pass", counted)
+    parts = fit_many(jobs, cohort, bags, dtype=torch.float64)
+    assert made == [1] * 6
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one.history["validation_loss"], other.history["validation_loss"], rtol=1e-8)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["heads and attention dropout", "batches of slides", "patience", "joint"])
+def test_a_killed_pass_goes_on_to_the_same_bits(cohort, bags, tmp_path, name):
+    jobs = jobs_of(cohort, [recipe(**{**VARIANTS[name], "n_seeds": 2, "epochs": 7})])
+    expected = fit_many(jobs, cohort, bags)
+    checkpoint = Checkpoint(folder=tmp_path / "state", identity="this", every_seconds=0)
+
+    def kill(_job, row):
+        if row["epoch"] == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit_many(jobs, cohort, bags, checkpoint=checkpoint, on_epoch=kill)
+    seen = []
+    found = fit_many(jobs, cohort, bags, checkpoint=checkpoint, on_epoch=lambda _job, row: seen.append(row["epoch"]))
+    assert min(seen) >= 3
+    again = fit_many(jobs, cohort, bags, checkpoint=checkpoint, on_epoch=lambda *_: pytest.fail("it was finished"))
+    for one, other, third in zip(expected, found, again, strict=True):
+        pd.testing.assert_frame_equal(one.history, other.history, check_exact=True)
+        pd.testing.assert_frame_equal(one.history, third.history, check_exact=True)
+        for key, value in one.model.state_dict().items():
+            assert torch.equal(value, other.model.state_dict()[key])
+            assert torch.equal(value, third.model.state_dict()[key])
+
+
+def test_a_checkpoint_of_other_work_or_a_damaged_one_is_refused(cohort, bags, tmp_path):
+    jobs = jobs_of(cohort, [recipe(epochs=1)])
+    checkpoint = Checkpoint(folder=tmp_path, identity="this", every_seconds=0)
+    fit_many(jobs, cohort, bags, checkpoint=checkpoint)
+    other = dataclasses.replace(checkpoint, identity="that")
+    with pytest.raises(RunError, match=r"pass-0.safetensors was left by a training of other settings.*Delete"):
+        fit_many(jobs, cohort, bags, checkpoint=other)
+    (tmp_path / "pass-0.safetensors").write_bytes(b"half")
+    with pytest.raises(RunError, match=r"pass-0.safetensors is no checkpoint.*Delete"):
+        fit_many(jobs, cohort, bags, checkpoint=checkpoint)

@@ -29,8 +29,8 @@ TABLE2 = {
 }
 
 
-def test_three_recipes_are_shipped():
-    assert recipe_names(RECIPES) == ["default", "table1", "table2"]
+def test_the_shipped_recipes():
+    assert recipe_names(RECIPES) == ["bag-size", "default", "table1", "table2"]
 
 
 def test_default_recipe_says_what_the_defaults_are():

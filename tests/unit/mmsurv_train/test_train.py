@@ -1,21 +1,25 @@
-"""Folds and seeds of a run, and configurations, in one pass; what is stopped goes on, what fails is named."""
+"""Folds and seeds of a run are one pass; what is stopped goes on, what cannot be is refused before the work."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmsurv.cohort import CohortOptions
-from mmsurv.errors import ConfigError, RunError, SplitError
-from mmsurv_train import fit, inputs, unfinished, writing
+from mmsurv.config import to_table
+from mmsurv.errors import CohortError, ConfigError, RunError, SplitError
+from mmsurv.store import create_store
+from mmsurv.store.testing import RECIPE as RECIPE_OF_STORE
+from mmsurv.store.testing import make_record
+from mmsurv_train import inputs
 from mmsurv_train import run as runs
-from mmsurv_train.inputs import Sources
 from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
-from mmsurv_train.train import Configuration, train, train_all
+from mmsurv_train.train import train
 
 RECIPE = TrainRecipe(
     model=ModelSettings(name="joint"),
@@ -27,38 +31,8 @@ SAME = (runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.METRICS)
 OF_A_FOLD = (*SAME, runs.MODEL, runs.PREPROCESS, runs.SPLIT, runs.HISTORY, runs.BASELINE)
 
 
-@pytest.fixture
-def sources(study: Path) -> Sources:
-    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
-    return Sources(cohort=cohort, store=str(study / "store"))
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The names of the jobs of every pass."""
-    seen: list[list[str]] = []
-    together = fit.fit_many
-
-    def watched(jobs, *arguments, **options):
-        seen.append([job.name for job in jobs])
-        return together(jobs, *arguments, **options)
-
-    monkeypatch.setattr(fit, "fit_many", watched)
-    return seen
-
-
-@pytest.fixture
-def state_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the state after every epoch, not once a minute."""
-    monkeypatch.setattr(unfinished, "Checkpoint", partial(unfinished.Checkpoint, every_seconds=0.0))
-
-
 def with_fit(**changes) -> TrainRecipe:
     return dataclasses.replace(RECIPE, fit=dataclasses.replace(RECIPE.fit, **changes))
-
-
-def configurations(**recipes: TrainRecipe) -> list[Configuration]:
-    return [Configuration(name=name, recipe=recipe) for name, recipe in recipes.items()]
 
 
 def assert_same(left: Path, right: Path) -> None:
@@ -70,7 +44,7 @@ def assert_same(left: Path, right: Path) -> None:
 
 def test_folds_and_seeds_are_one_pass_and_every_network_has_its_column(sources, passes, tmp_path) -> None:
     run = train(RECIPE, sources, tmp_path / "run", command="")
-    assert passes == [["run, fold 0", "run, fold 1", "run, fold 2"]]
+    assert passes == [[0, 0, 0]]
     fold = run.folds()[0]
     for table in (fold.predictions.slides, fold.predictions.cases):
         np.testing.assert_allclose(table["risk"], table[["risk_0", "risk_1"]].mean(axis=1), rtol=1e-6)
@@ -103,21 +77,49 @@ def test_the_record_says_how_features_were_read(sources, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("state_at_once")
-def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(sources, tmp_path) -> None:
+def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(sources, steps, tmp_path) -> None:
     def stop(job: int, row) -> None:
         if (job, row["epoch"]) == (2, 2):
             raise KeyboardInterrupt("by the user")
 
     train(RECIPE, sources, tmp_path / "whole", command="")
+    of_whole = len(steps)
     with pytest.raises(KeyboardInterrupt, match="by the user"):
         train(RECIPE, sources, tmp_path / "run", command="", on_epoch=stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.checkpoint", "whole"]
-    seen: list[tuple[int, int, int]] = []
-    train(
-        RECIPE, sources, tmp_path / "run", command="",
-        on_epoch=lambda job, row: seen.append((job, int(row["seed"]), int(row["epoch"]))),
-    )  # fmt: skip
-    assert (0, 0, 1) not in seen
+    steps.clear()
+    train(RECIPE, sources, tmp_path / "run", command="")
+    assert 0 < len(steps) < of_whole
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
+
+
+def test_a_killed_process_leaves_what_the_next_one_goes_on_from(sources, steps, tmp_path) -> None:
+    code = f"""
+import os, signal
+from functools import partial
+from pathlib import Path
+from mmsurv.config import from_table
+from mmsurv_train import unfinished
+from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.train import train
+
+def killed(job, row):
+    if (job, row["epoch"]) == (2, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+unfinished.Checkpoint = partial(unfinished.Checkpoint, every_seconds=0.0)
+recipe = from_table(TrainRecipe, {to_table(RECIPE)!r}, source="test")
+sources = from_table(Sources, {to_table(sources)!r}, source="test")
+train(recipe, sources, Path({str(tmp_path / "run")!r}), command="", on_epoch=killed)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert [path.name for path in tmp_path.iterdir()] == [".run.checkpoint"]
+    train(RECIPE, sources, tmp_path / "run", command="")
+    assert 0 < len(steps) < RECIPE.fit.epochs
+    train(RECIPE, sources, tmp_path / "whole", command="")
     assert_same(tmp_path / "run", tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
@@ -172,85 +174,43 @@ def test_a_fold_whose_risks_stop_being_finite_is_named(sources, tmp_path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_configurations_that_need_the_same_data_share_a_pass(sources, passes, tmp_path) -> None:
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
-    chosen = configurations(slow=RECIPE, fast=with_fit(learning_rate=1e-2), wsi=wsi)
-    places = {one.name: tmp_path / one.name for one in chosen}
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="mmsurv sweep")
-    assert [len(jobs) for jobs in passes] == [6, 3]
-    assert list(found) == ["slow", "fast", "wsi"]
-    assert [run.metrics["model"] for run in found.values()] == ["joint", "joint", "wsi"]
-    alone = train(RECIPE, sources, tmp_path / "alone", command="")
-    np.testing.assert_allclose(alone.predictions.cases["risk"], found["slow"].predictions.cases["risk"], atol=1e-3)
-    assert not (tmp_path / "unfinished").exists()
+def test_a_run_made_meanwhile_by_someone_else_is_not_taken_for_ones_own(sources, tmp_path) -> None:
+    def overtaken(*_: object) -> None:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / runs.METRICS).write_text("someone else's")
+
+    with pytest.raises(RunError, match="already holds a run"):
+        train(with_fit(n_seeds=1), sources, tmp_path / "run", command="", on_epoch=overtaken)
+    assert (tmp_path / "run" / runs.METRICS).read_text() == "someone else's"
 
 
-def test_models_that_meet_the_same_patients_share_a_pass(sources, passes, tmp_path) -> None:
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
-    chosen = configurations(joint=RECIPE, wsi=wsi)
-    complete = dataclasses.replace(sources, complete_cases=True)
-    places = {one.name: tmp_path / one.name for one in chosen}
-    found = train_all(chosen, complete, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert [len(jobs) for jobs in passes] == [6]
-    assert found["joint"].provenance["cases"] == found["wsi"].provenance["cases"]
+def test_a_store_without_any_slide_of_the_cohort_is_refused(sources, tmp_path) -> None:
+    store = create_store(tmp_path / "store", recipe=RECIPE_OF_STORE, dim=8)
+    store.write(make_record("someone-else", tiles=3, seed=0))
+    with pytest.raises(
+        CohortError, match=r"no slide of the store belongs to a case .*'slide-00', the store 'someone-else'"
+    ):
+        train(RECIPE, dataclasses.replace(sources, store=str(tmp_path / "store")), tmp_path / "run", command="")
 
 
-def test_a_configuration_that_fails_is_named_and_stops_no_other(sources, tmp_path) -> None:
-    missing = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=7))
-    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing)
-    places = {one.name: tmp_path / "runs" / one.name for one in chosen}
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert found["good"].kind == runs.CROSS_VALIDATION
-    assert "Lower fit.learning_rate" in str(found["diverges"])
-    assert "fold 7 does not exist" in str(found["missing"])
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["good"]
-    assert not (tmp_path / "unfinished").exists()
+def test_a_model_without_its_data_is_refused(sources, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="needs tile features: name their store with --store"):
+        train(RECIPE, dataclasses.replace(sources, store=None), tmp_path / "run", command="")
+    without_rna = dataclasses.replace(sources, cohort=dataclasses.replace(sources.cohort, rna=None))
+    with pytest.raises(ConfigError, match="needs RNA: name the table with --rna"):
+        train(RECIPE, without_rna, tmp_path / "run", command="")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_is_there_is_not_trained_again(sources, passes, tmp_path) -> None:
-    first, both = configurations(a=RECIPE), configurations(a=RECIPE, b=with_fit(seed=9))
-    places = {one.name: tmp_path / one.name for one in both}
-    train_all(first, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    before = (tmp_path / "a" / runs.PROVENANCE).read_bytes()
-    found = train_all(both, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert [[name[0] for name in jobs] for jobs in passes] == [["a"] * 3, ["b"] * 3]
-    assert (tmp_path / "a" / runs.PROVENANCE).read_bytes() == before
-    assert list(found) == ["a", "b"]
+def test_the_fold_asked_for_must_exist(sources, tmp_path) -> None:
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=3))
+    with pytest.raises(ConfigError, match="fold 3 does not exist: folds are 0 to 2"):
+        train(recipe, sources, tmp_path / "run", command="")
 
 
-def test_a_place_that_holds_something_else_is_a_failure_of_that_configuration(sources, tmp_path) -> None:
-    train(RECIPE, sources, tmp_path / "a", command="")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "thesis.txt").write_text("draft")
-    chosen = configurations(a=with_fit(seed=9), b=RECIPE)
-    places = {one.name: tmp_path / one.name for one in chosen}
-    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert "holds a run of another recipe than a:\n  fit.seed  0 → 9" in str(found["a"])
-    assert "is not empty" in str(found["b"])
-
-
-@pytest.mark.usefixtures("state_at_once")
-def test_a_pass_stopped_while_it_wrote_keeps_what_it_wrote_and_trains_nothing_again(
-    sources, tmp_path, monkeypatch
-) -> None:
-    chosen = configurations(a=RECIPE, b=with_fit(seed=9))
-    places = {one.name: tmp_path / one.name for one in chosen}
-    write = writing.write_run
-
-    def stop(out: Path, *arguments) -> None:
-        if out.name == "b":
-            raise KeyboardInterrupt("by the user")
-        write(out, *arguments)
-
-    monkeypatch.setattr(writing, "write_run", stop)
-    with pytest.raises(KeyboardInterrupt, match="by the user"):
-        train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="first")
-    monkeypatch.setattr(writing, "write_run", write)
-    seen: list[int] = []
-    found = train_all(
-        chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="second",
-        on_epoch=lambda _job, row: seen.append(int(row["epoch"])),
-    )  # fmt: skip
-    assert not [epoch for epoch in seen if epoch < 3]
-    assert [run.provenance["command"] for run in found.values()] == ["first", "second"]
-    assert not (tmp_path / "unfinished").exists()
+def test_one_fold_of_a_cross_validation_is_the_run_of_that_fold(sources, tmp_path) -> None:
+    folds = train(RECIPE, sources, tmp_path / "cv", command="").folds()
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=1))
+    alone = train(recipe, sources, tmp_path / "run", command="")
+    for column in ("risk", "risk_0", "risk_1"):  # to the order of sums: one pass over one fold, or over three
+        np.testing.assert_allclose(alone.predictions.cases[column], folds[1].predictions.cases[column], atol=1e-4)

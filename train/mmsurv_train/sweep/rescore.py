@@ -1,0 +1,99 @@
+"""Trained networks evaluated with other bags than their recipe's: the same weights, twice in the table.
+
+Owns the folder of such an evaluation: predictions.csv, case_predictions.csv and metrics.json, as a run has them. The
+run itself is not touched, and nothing is trained: only ``bags.at_prediction`` of its recipe is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsurv.config import from_table
+from mmsurv.split import read_split
+from mmsurv_train import inputs, results
+from mmsurv_train import run as runs
+from mmsurv_train.place import new_run
+from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.sweep.recipe import AtPrediction
+
+if TYPE_CHECKING:
+    from mmsurv_train.inputs import Inputs, Sources
+    from mmsurv_train.results import Scored
+    from mmsurv_train.run import Run
+
+Wanted = tuple["Run", AtPrediction, Path]
+"""A run, the ``bags.at_prediction`` of its evaluation, and the folder for that."""
+
+
+def evaluate_missing(wanted: Iterable[Wanted], sources: Sources) -> None:
+    """Evaluate runs with other bags, each into a folder of its own; those with the same bags in one read of them.
+
+    Args:
+        wanted: folders that are complete are kept.
+        sources: the data the runs were made from.
+
+    Raises:
+        RunError: a run or a folder is damaged, or cannot be written.
+        StoreError: a record is damaged.
+    """
+    loaded: dict[str, Inputs] = {}  # which data a model needs, its name says
+    for alike in _alike(wanted):
+        model = _recipe(alike[0][0]).model
+        if model.name not in loaded:
+            loaded[model.name] = inputs.read_features(inputs.join_tables(model, sources), model, sources)
+        for (run, at_prediction, folder), scored in zip(alike, _score(alike, loaded[model.name]), strict=True):
+            _write(run, with_bags(run, at_prediction), folder, scored)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """metrics.json of an evaluation.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    return runs.read_json(folder / runs.METRICS)
+
+
+def with_bags(run: Run, at_prediction: AtPrediction) -> TrainRecipe:
+    """The recipe of a run, to be evaluated with other bags; of all tiles, whose number in training is forgotten."""
+    recipe = _recipe(run)
+    size = recipe.bags.size if at_prediction == "size" else 0
+    return replace(recipe, bags=replace(recipe.bags, at_prediction=at_prediction, size=size))
+
+
+def _recipe(run: Run) -> TrainRecipe:
+    return from_table(TrainRecipe, run.config["recipe"], source=str(run.path / runs.CONFIG), where="recipe.")
+
+
+def _alike(wanted: Iterable[Wanted]) -> list[list[Wanted]]:
+    """What is missing, by what can be asked in one read: one model's name, the same bags."""
+    groups: dict[Any, list[Wanted]] = {}
+    for run, at_prediction, folder in wanted:
+        if not (folder / runs.METRICS).is_file():
+            recipe = with_bags(run, at_prediction)
+            groups.setdefault((recipe.model.name, recipe.bags), []).append((run, at_prediction, folder))
+    return list(groups.values())
+
+
+def _score(alike: Sequence[Wanted], data: Inputs) -> Iterator[list[Scored]]:
+    """Every fold of every run scored; runs in their order."""
+    from mmsurv_train.evaluate import load_model
+    from mmsurv_train.predict import predict_many
+
+    members = [(run.folds() or [run], with_bags(run, at_prediction)) for run, at_prediction, _ in alike]
+    models = [(*load_model(fold), recipe) for folds, recipe in members for fold in folds]
+    risks = iter(predict_many(models, data.cohort, data.bags))
+    for folds, recipe in members:
+        yield [results.score(recipe, data, read_split(fold.path / runs.SPLIT), next(risks)) for fold in folds]
+
+
+def _write(run: Run, recipe: TrainRecipe, folder: Path, scored: Sequence[Scored]) -> None:
+    predictions, metrics = scored[0].predictions, scored[0].metrics
+    if run.kind == runs.CROSS_VALIDATION:
+        predictions, metrics = results.pool(recipe, dict(zip(run.config["folds"], scored, strict=True)))
+    with new_run(folder) as place:
+        runs.write_predictions(place, predictions)
+        runs.write_json(place / runs.METRICS, metrics)
