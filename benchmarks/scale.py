@@ -8,6 +8,7 @@ cross-attention over all tiles, all training cases in one step, four fifths for 
 turns, and each number is the median over rounds; of a round's epochs the first is left out.
     ratio           time per slide and epoch at the last size but one ÷ at the last: 1 where time is linear
     memory_ratio    peak anonymous memory (RssAnon) of the process at the last size ÷ at the last but one: 1 where flat
+    kb_per_slide    by how much that peak grows with each slide from the last but one to the last
     seconds         per epoch, by number of slides
     peak_mb         peak RssAnon of the process, by number of slides; base_mb before any slide was opened
 The features are in the system's file cache where it is large enough: what is measured is not the disk, but whether
@@ -78,6 +79,7 @@ def measure(store: Path, arguments: argparse.Namespace) -> dict[str, object]:
         "benchmark": "scale",
         "ratio": round(seconds[before] / before / (seconds[last] / last), 3),
         "memory_ratio": round(peak[last] / peak[before], 3),
+        "kb_per_slide": round((peak[last] - peak[before]) / (last - before) * 1e3, 1),
         "seconds": {n: round(value, 3) for n, value in seconds.items()},
         "peak_mb": {n: round(value, 1) for n, value in peak.items()},
         "base_mb": {n: round(value, 1) for n, value in base.items()},
