@@ -68,9 +68,9 @@ class CrossAttention(nn.Module):
         """
         query_MBQHF = query_MBQE.unflatten(3, (self.heads, -1))
         key_MED = self.key.weight / (math.sqrt(query_MBQHF.shape[4]) * self.feature_sd[:, None])
+        if self.heads == 1:
+            return torch.bmm(query_MBQE.flatten(1, 2), key_MED).view(*query_MBQE.shape[:3], -1)
         key_MHFD = key_MED.unflatten(1, (self.heads, -1))
-        if self.heads == 1:  # one plain product, without copies of what is as large as all tiles' sums
-            return torch.einsum("mbqe,med->mbqd", query_MBQE, key_MED)
         return torch.einsum("mbqhf,mhfd->mbqhd", query_MBQHF, key_MHFD).flatten(2, 3)
 
     def answer(self, z_MBRD: Tensor, s_MBR: Tensor) -> Tensor:
@@ -81,7 +81,11 @@ class CrossAttention(nn.Module):
         bias_MHF = self.value.bias.unflatten(1, (self.heads, -1)) - shift_MHF
         z_MBQHD = z_MBRD.unflatten(2, (-1, self.heads))
         s_MBQH1 = s_MBR.unflatten(2, (-1, self.heads))[..., None]
-        out_MBQHF = torch.einsum("mbqhd,mhfd->mbqhf", z_MBQHD, value_MHFD)
+        if self.heads == 1:
+            out_MXF = torch.bmm(value_MHFD[:, 0], z_MBRD.flatten(1, 2).mT).mT
+            out_MBQHF = out_MXF.unflatten(1, z_MBRD.shape[1:3])[:, :, :, None]
+        else:
+            out_MBQHF = torch.einsum("mbqhd,mhfd->mbqhf", z_MBQHD, value_MHFD)
         return (out_MBQHF + s_MBQH1 * bias_MHF[:, None, None]).flatten(3)
 
     def forward(

@@ -42,7 +42,8 @@ class Noise:
             self._generators = [torch.Generator(like_MBW.device) for _ in self.seeds]
             for generator, seed in zip(self._generators, self.seeds, strict=True):
                 generator.manual_seed(number(seed, self.step))
-        factors_MBW = torch.ones_like(like_MBW)
+        # In one layout, whatever that of the values: it is the order in which factors are drawn.
+        factors_MBW = torch.ones_like(like_MBW, memory_format=torch.contiguous_format)
         for m, (rate, generator) in enumerate(zip(rates, self._generators, strict=True)):
             if rate:
                 mine_BW = factors_MBW[m] if self.rows is None else factors_MBW[m, : self.rows[m]]
@@ -92,9 +93,13 @@ class Linear(nn.Module):
                 self.initialise(m, torch.default_generator)
 
     def forward(self, x_MBI: Tensor) -> Tensor:
+        if len(self.weight) == 1:  # a batch of one product is slower than one product
+            bias_O = None if self.bias is None else self.bias[0]
+            return nn.functional.linear(x_MBI[0], self.weight[0], bias_O)[None]
+        # The weights come first, so that their gradient is laid out as they are and needs no copy.
         if self.bias is None:
-            return torch.bmm(x_MBI, self.weight.mT)
-        return torch.baddbmm(self.bias[:, None], x_MBI, self.weight.mT)
+            return torch.bmm(self.weight, x_MBI.mT).mT
+        return torch.baddbmm(self.bias[:, :, None], self.weight, x_MBI.mT).mT
 
 
 @torch.no_grad()

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from mmsurv_train.threads import run_beside, share_out
 
-BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
-"""Feature values converted at a time: 2 MiB of float32 on a CPU, where both products meet them in its cache."""
+BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
+"""Feature values converted at a time: 4 MiB of float32 on a CPU, where both products meet them in its cache."""
 KEPT_BYTES = 128 << 20
 """Attention weights kept from the forward to the backward pass. Beyond, they are computed again from the logits'
 logarithmic sums, so that memory does not grow with the tiles."""
-WORTH_THREADS = 1 << 20
-"""Feature values from which on several threads are quicker than one."""
+WORTH_THREADS = 1 << 17
+"""Feature values of a bag from which on several threads are quicker than one. What is done for a smaller one is mostly
+Python, in which threads wait for each other."""
 HEADROOM = 20.0
 """By how much a logit may exceed the maximum that its softmax is taken relative to: exp(20) is far from overflow."""
 
@@ -166,26 +167,35 @@ class _Plan:
         return cls(bags, rows, [0, *accumulate(rows)], like, groups)
 
     def rows_of(self, group: list[int], values_T: Tensor) -> Tensor:
-        """The rows of a group of values (T, …), as (G, R, …)."""
+        """The rows of a group of values (T, …), as (G, R, …); a view where the group's bags follow one another."""
+        if group[-1] - group[0] == len(group) - 1:
+            rows_T = values_T[self.offsets[group[0]] : self.offsets[group[-1] + 1]]
+            return rows_T.unflatten(0, (len(group), -1))
         return torch.stack([values_T[self.offsets[i] : self.offsets[i + 1]] for i in group])
 
     def put_rows(self, group: list[int], into_T: Tensor, values_GR: Tensor) -> None:
+        if group[-1] - group[0] == len(group) - 1:
+            into_T[self.offsets[group[0]] : self.offsets[group[-1] + 1]] = values_GR.flatten(0, 1)
+            return
         for index, values_R in zip(group, values_GR, strict=True):
             into_T[self.offsets[index] : self.offsets[index + 1]] = values_R
 
     def run(self, work: Callable[[list[list[int]]], None], groups: list[list[int]] | None = None) -> None:
-        """Work on all groups, by as many threads as torch would use where that is worth it."""
+        """Work on all groups: on a CPU in as many threads as torch would use, where that is worth it."""
         groups = self.groups if groups is None else groups
         if not groups:
             return
-        total = sum(self._tiles(group) for group in groups) * self.bags.dim
-        alone = self.like.device.type != "cpu" or total < WORTH_THREADS
-        shares = share_out(groups, self._tiles, 1 if alone else torch.get_num_threads())
 
         def quietly(share: list[list[int]]) -> None:
             with torch.no_grad():
                 work(share)
 
+        if self.like.device.type != "cpu" or torch.get_num_threads() == 1:
+            self.readers = 1
+            quietly(groups)
+            return
+        a_bag = sum(map(self._tiles, groups)) * self.bags.dim / sum(map(len, groups))
+        shares = share_out(groups, self._tiles, torch.get_num_threads() if a_bag >= WORTH_THREADS else 1)
         self.readers = len(shares)
         run_beside(quietly, shares)
 

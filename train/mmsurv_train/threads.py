@@ -1,15 +1,17 @@
 """Threads that work on bags beside one another, each with one thread of torch's own.
 
-A product of a few rows with a block of tiles is too small for torch to split among cores: the halves would travel
-between their caches. Whole bags are split instead. What one thread computes does not depend on how many there are.
+A product of a few rows with a block of tiles is too small for torch to split among cores: waking the other core takes
+as long, and the halves travel between their caches. Whole bags are split instead. What one thread computes does not
+depend on how many there are.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -32,12 +34,14 @@ def share_out(items: Sequence[T], cost: Callable[[T], float], n_shares: int) -> 
 
 
 def run_beside(work: Callable[[list[T]], None], shares: Sequence[list[T]]) -> None:
-    """Run ``work`` on every share, each in a thread of its own; an error in one is raised here when all have ended."""
-    if len(shares) == 1:
-        work(shares[0])
-        return
-    futures = [_pool(len(shares)).submit(work, share) for share in shares]
-    errors = [error for future in futures if (error := future.exception()) is not None]
+    """Run ``work`` on every share, each in a thread of its own; an error is raised here when all have ended.
+
+    Meanwhile torch has one thread in the whole process: its matrix library knows no number for each thread.
+    """
+    pool = _pool(len(shares))
+    with _one_thread():
+        futures = [pool.submit(work, share) for share in shares]
+        errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
         raise errors[0]
 
@@ -45,12 +49,11 @@ def run_beside(work: Callable[[list[T]], None], shares: Sequence[list[T]]) -> No
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     with _lock:
         if n_threads not in _pools:
-            before = torch.get_num_threads()
-            started = threading.Barrier(n_threads)
-            pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mmsurv-bags")
-            for future in [pool.submit(_start, started) for _ in range(n_threads)]:
-                future.result()
-            torch.set_num_threads(before)  # a thread's own number is also what later threads would start with
+            with _one_thread():
+                started = threading.Barrier(n_threads)
+                pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mmsurv-bags")
+                for future in [pool.submit(_start, started) for _ in range(n_threads)]:
+                    future.result()
             _pools[n_threads] = pool
         return _pools[n_threads]
 
@@ -58,6 +61,16 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 def _start(started: threading.Barrier) -> None:
     torch.set_num_threads(1)
     started.wait()  # so that each of these runs in a thread of its own
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # Threads do not live on in a forked process: it makes its own.
