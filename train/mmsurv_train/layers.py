@@ -15,6 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmsurv_train.threads import run_beside, share_out
+
+WORTH_THREADS = 1 << 16
+"""Dropout factors of a network from which on several threads draw them faster than one."""
+
 
 def number(*parts: object) -> int:
     """A number below 2⁶³ fixed by its parts."""
@@ -44,10 +49,18 @@ class Noise:
                 generator.manual_seed(number(seed, self.step))
         # In one layout, whatever that of the values: it is the order in which factors are drawn.
         factors_MBW = torch.ones_like(like_MBW, memory_format=torch.contiguous_format)
-        for m, (rate, generator) in enumerate(zip(rates, self._generators, strict=True)):
-            if rate:
+        generators = self._generators
+
+        def draw(networks: list[int]) -> None:
+            for m in networks:
                 mine_BW = factors_MBW[m] if self.rows is None else factors_MBW[m, : self.rows[m]]
-                mine_BW.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+                mine_BW.bernoulli_(1 - rates[m], generator=generators[m]).div_(1 - rates[m])
+
+        dropping = [m for m, rate in enumerate(rates) if rate]
+        if like_MBW.device.type == "cpu" and like_MBW[0].numel() >= WORTH_THREADS:
+            run_beside(draw, share_out(dropping, lambda _: 1.0, torch.get_num_threads()))
+        else:
+            draw(dropping)
         return factors_MBW
 
     def of_bag(self, m: int, rate: float, name: str, like: Tensor, n_tiles: int, n_rows: int) -> Tensor:
