@@ -160,7 +160,8 @@ class Pass:
         """A turn in which networks see these patients: those trained on, those only scored."""
         settings = self.recipe.bags
         everyone = [np.concatenate(pair) for of_stack in seen for pair in of_stack]
-        patients = np.unique(np.concatenate(everyone)).astype(np.int64)
+        # In the order of a network that is alone, nothing need be brought into another order and back.
+        patients = everyone[0] if len(everyone) == 1 else np.unique(np.concatenate(everyone))
         place = np.full(len(self.patients), -1)
         place[patients] = np.arange(len(patients))
         names = [self.patients.case_ids[row] for row in patients]

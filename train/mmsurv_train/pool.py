@@ -332,7 +332,7 @@ class _SoftmaxPool(torch.autograd.Function):
                 found |= {i: a_NR.T for i, a_NR in zip(group, a_GNR, strict=True)}
             weights += [found.get(i, u_TD.new_empty(0, length)) for i, length in enumerate(lengths)]
         ctx.memory = {first: (a if kept else None, log_sum) for first, (a, log_sum) in memory.items()}
-        ctx.save_for_backward(u_TD, z_TD, s_T)
+        ctx.save_for_backward(None if kept else u_TD, z_TD, s_T)
         return z_TD, s_T
 
     @staticmethod
@@ -340,9 +340,10 @@ class _SoftmaxPool(torch.autograd.Function):
         dz_TD, ds_T = gradients
         u_TD, z_TD, s_T = ctx.saved_tensors
         plan: _Plan = ctx.plan
-        mean_T = (z_TD * dz_TD).sum(1) + s_T * ds_T
-        du_TD = torch.zeros_like(u_TD)
-        moved_T = (dz_TD != 0).any(1) | (ds_T != 0)
+        # Products and norms without another tensor of their size, which is what grows with the patients.
+        mean_T = torch.bmm(z_TD[:, None], dz_TD[:, :, None])[:, 0, 0] + s_T * ds_T
+        du_TD = torch.zeros_like(z_TD)
+        moved_T = (torch.linalg.vector_norm(dz_TD, dim=1) != 0) | (ds_T != 0)
 
         def work(groups: list[list[int]]) -> None:
             for group, blocks in plan.read(groups):

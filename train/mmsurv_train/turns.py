@@ -86,9 +86,8 @@ class Reader:
             rna: of each stack, (M, B, G).
             training: whether attention weights are dropped.
         """
-        asked = [self.stacks[s].model.ask(_given(rna[s])) for s in self._asking]
         pooled: list[Pooled] = [None] * len(self.stacks)
-        for s, answer in zip(self._asking, self._attend(asked, training=training), strict=True):
+        for s, answer in zip(self._asking, self._attend(rna, training=training), strict=True):
             pooled[s] = answer
         for s, stack in enumerate(self.stacks):
             if stack.model.pools == "mean":
@@ -96,27 +95,23 @@ class Reader:
                 pooled[s] = self.means.to(like)[self.turn.rows(s).to(like.device)]
         return pooled
 
-    def _attend(self, asked: Sequence[Tensor], *, training: bool) -> list[tuple[Tensor, Tensor]]:
-        if not asked:
+    def _attend(self, rna: Sequence[Tensor | None], *, training: bool) -> list[tuple[Tensor, Tensor]]:
+        if not self._asking:
             return []
-        route = self._route
-        parts = [
-            u_MBRD.flatten(0, 1)[pairs].flatten(0, 1) if pairs is not None else u_MBRD.flatten(0, 2)
-            for u_MBRD, pairs in zip(asked, route.pairs, strict=True)
-        ]
+        route, parts, shapes = self._route, [], []
+        for s, pairs in zip(self._asking, route.pairs, strict=True):
+            u_MBRD = self.stacks[s].model.ask(_given(rna[s]))
+            shapes.append(u_MBRD.shape)
+            parts.append(u_MBRD.flatten(0, 2) if pairs is None else u_MBRD.flatten(0, 1)[pairs].flatten(0, 1))
+            del u_MBRD  # these are what grows with the patients: none is kept for longer than it is needed
         u_TD = parts[0] if len(parts) == 1 else torch.cat(parts)[route.order]
-        z_TD, s_T = softmax_pool(u_TD, route.rows, self.drawn, keep=self._keep(route, asked[0], training=training))
-        answers = []
-        for u_MBRD, pairs, place in zip(asked, route.pairs, route.places, strict=True):
-            z_XD, s_X = (z_TD, s_T) if place is None else (z_TD[place], s_T[place])
-            if pairs is None:
-                answers.append((z_XD.view(u_MBRD.shape), s_X.view(u_MBRD.shape[:3])))
-                continue
-            networks, width, rows, dim = u_MBRD.shape
-            z_YRD = u_MBRD.new_zeros(networks * width, rows, dim).index_copy(0, pairs, z_XD.view(-1, rows, dim))
-            s_YR = u_MBRD.new_ones(networks * width, rows).index_copy(0, pairs, s_X.view(-1, rows))
-            answers.append((z_YRD.view(u_MBRD.shape), s_YR.view(u_MBRD.shape[:3])))
-        return answers
+        del parts
+        z_TD, s_T = softmax_pool(u_TD, route.rows, self.drawn, keep=self._keep(route, u_TD, training=training))
+        del u_TD
+        return [
+            _back(z_TD, s_T, pairs, place, shape)
+            for pairs, place, shape in zip(route.pairs, route.places, shapes, strict=True)
+        ]
 
     @cached_property
     def _route(self) -> _Route:
@@ -186,6 +181,18 @@ class _Route:
             places=[None if alone else torch.from_numpy(inverse[place]) for place in places],
             askers=askers,
         )
+
+
+def _back(
+    z_TD: Tensor, s_T: Tensor, pairs: Tensor | None, place: Tensor | None, shape: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """z and s of one stack, (M, B, R, …), from those of all stacks; what no bag answers is 0."""
+    z_XD, s_X = (z_TD, s_T) if place is None else (z_TD[place], s_T[place])
+    if pairs is not None:
+        networks, width, rows, dim = shape
+        z_XD = z_XD.new_zeros(networks * width, rows, dim).index_copy_(0, pairs, z_XD.view(-1, rows, dim))
+        s_X = s_X.new_ones(networks * width, rows).index_copy_(0, pairs, s_X.view(-1, rows))
+    return z_XD.view(shape), s_X.view(shape[:3])
 
 
 def _rows_of(model: SurvivalModel) -> int:
