@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmsurv_train.layers import Linear
+from mmsurv_train.layers import Linear, linear
 from mmsurv_train.pool import ListedBags, TileBags, converted, softmax_pool
 
 
@@ -69,7 +69,9 @@ class CrossAttention(nn.Module):
         query_MBQHF = query_MBQE.unflatten(3, (self.heads, -1))
         key_MED = self.key.weight / (math.sqrt(query_MBQHF.shape[4]) * self.feature_sd[:, None])
         if self.heads == 1:
-            return torch.bmm(query_MBQE.flatten(1, 2), key_MED).view(*query_MBQE.shape[:3], -1)
+            query_MXE = query_MBQE.flatten(1, 2)
+            u_MXD = torch.bmm(query_MXE, key_MED) if len(key_MED) > 1 else (query_MXE[0] @ key_MED[0])[None]
+            return u_MXD.view(*query_MBQE.shape[:3], -1)
         key_MHFD = key_MED.unflatten(1, (self.heads, -1))
         return torch.einsum("mbqhf,mhfd->mbqhd", query_MBQHF, key_MHFD).flatten(2, 3)
 
@@ -82,7 +84,7 @@ class CrossAttention(nn.Module):
         z_MBQHD = z_MBRD.unflatten(2, (-1, self.heads))
         s_MBQH1 = s_MBR.unflatten(2, (-1, self.heads))[..., None]
         if self.heads == 1:
-            out_MXF = torch.bmm(value_MHFD[:, 0], z_MBRD.flatten(1, 2).mT).mT
+            out_MXF = linear(z_MBRD.flatten(1, 2), value_MHFD[:, 0])
             out_MBQHF = out_MXF.unflatten(1, z_MBRD.shape[1:3])[:, :, :, None]
         else:
             out_MBQHF = torch.einsum("mbqhd,mhfd->mbqhf", z_MBQHD, value_MHFD)

@@ -106,13 +106,17 @@ class Linear(nn.Module):
                 self.initialise(m, torch.default_generator)
 
     def forward(self, x_MBI: Tensor) -> Tensor:
-        if len(self.weight) == 1:  # a batch of one product is slower than one product
-            bias_O = None if self.bias is None else self.bias[0]
-            return nn.functional.linear(x_MBI[0], self.weight[0], bias_O)[None]
-        # The weights come first, so that their gradient is laid out as they are and needs no copy.
-        if self.bias is None:
-            return torch.bmm(self.weight, x_MBI.mT).mT
-        return torch.baddbmm(self.bias[:, :, None], self.weight, x_MBI.mT).mT
+        return linear(x_MBI, self.weight, self.bias)
+
+
+def linear(x_MBI: Tensor, weight_MOI: Tensor, bias_MO: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear`` of each network, (M, B, O)."""
+    if len(weight_MOI) == 1:  # a batch of one product is slower than one product
+        return nn.functional.linear(x_MBI[0], weight_MOI[0], None if bias_MO is None else bias_MO[0])[None]
+    # The weights come first, so that their gradient is laid out as they are and needs no copy.
+    if bias_MO is None:
+        return torch.bmm(weight_MOI, x_MBI.mT).mT
+    return torch.baddbmm(bias_MO[:, :, None], weight_MOI, x_MBI.mT).mT
 
 
 @torch.no_grad()
