@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsurv_train import pool
+from mmsurv_train import blocks, pool
 from mmsurv_train.attention import CrossAttention
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
@@ -65,11 +65,11 @@ def test_gradient_equals_finite_differences(lengths, data, dropout, kept, block,
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "KEPT_BYTES", 1 << 20 if kept else 0)
-        patch.setitem(pool.BLOCK_ELEMENTS, "cpu", 5 * block)
+        patch.setitem(blocks.BLOCK_ELEMENTS, "cpu", 5 * block)
 
         def pooled(u):
             keep = factors.__getitem__ if dropout else None
-            return pool.softmax_pool(u, rows, pool.ListedBags(bags), keep=keep)
+            return pool.softmax_pool(u, rows, blocks.ListedBags(bags), keep=keep)
 
         if sum(rows):
             assert torch.autograd.gradcheck(pooled, u)
@@ -84,8 +84,8 @@ def test_pooling_is_softmax_times_tiles(lengths, rows, block, seed):
     u = torch.randn(len(bags), rows, 5, generator=generator, dtype=torch.float64) * 5
     weights = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pool.BLOCK_ELEMENTS, "cpu", 5 * block)
-        listed = pool.ListedBags(bags)
+        patch.setitem(blocks.BLOCK_ELEMENTS, "cpu", 5 * block)
+        listed = blocks.ListedBags(bags)
         z, s = pool.softmax_pool(u.flatten(0, 1), [rows] * len(bags), listed, weights=weights)
         (each,) = pool.softmax_pool_each([u], listed)
     for b, bag in enumerate(bags):
@@ -102,8 +102,8 @@ def test_who_else_is_asked_changes_no_bit(lengths, block, seed):
     bags, generator = drawn(lengths, seed)
     us = [torch.randn(len(bags), rows, 5, generator=generator) for rows in (1, 4, 2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pool.BLOCK_ELEMENTS, "cpu", 5 * block)
-        listed = pool.ListedBags([bag.half() for bag in bags])
+        patch.setitem(blocks.BLOCK_ELEMENTS, "cpu", 5 * block)
+        listed = blocks.ListedBags([bag.half() for bag in bags])
         together = pool.softmax_pool_each(us, listed)
         for u, z in zip(us, together, strict=True):
             assert torch.equal(pool.softmax_pool_each([u], listed)[0], z)

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmsurv_train.blocks import ListedBags, TileBags, converted
 from mmsurv_train.layers import Linear, linear
-from mmsurv_train.pool import ListedBags, TileBags, converted, softmax_pool
+from mmsurv_train.pool import softmax_pool
 
 
 class CrossAttention(nn.Module):

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mmsurv_train.attention import CrossAttention, as_bags
+from mmsurv_train.blocks import TileBags, converted
 from mmsurv_train.layers import Dropout, Linear, Noise, initialise
-from mmsurv_train.pool import TileBags, converted, softmax_pool
+from mmsurv_train.pool import softmax_pool
 from mmsurv_train.recipe import ModelName, ModelSettings
 
 Pooled = tuple[Tensor, Tensor] | Tensor | None

@@ -1,12 +1,14 @@
 """Epoch by epoch: how a network did on its validation patients, which epoch was its best, and when it stops.
 
-Owns the history of one network. Validation patients are one risk set, scored as at prediction.
+Owns the history of one network, and its way through the epochs of a pass. Validation patients are one risk set, scored
+as at prediction.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 from mmsurv_train.cox import RiskSets
 from mmsurv_train.metrics import c_index
 from mmsurv_train.recipe import FitSettings
+from mmsurv_train.stack import Network
 
 
 class Judge:
@@ -79,3 +82,29 @@ class Judge:
         if self.settings.select == "loss" or math.isnan(concordance):
             return (loss, 0.0)
         return (-concordance, loss)
+
+
+@dataclass(eq=False)
+class Course:
+    """One network's way through the epochs."""
+
+    network: Network
+    judge: Judge
+    failed: str = ""
+    """Why it cannot go on; empty while it can."""
+    trained: dict[str, float] = field(default_factory=dict)
+    """The training row of the epoch that is still to be judged."""
+    total: float = 0.0
+    events: int = 0
+    skipped: int = 0
+
+    def begin_epoch(self) -> None:
+        self.total, self.events, self.skipped = 0.0, 0, 0
+
+    def end_epoch(self, epoch: int) -> None:
+        loss = self.total / self.events if self.events else math.nan
+        self.trained = {"epoch": epoch, "loss": loss, "skipped_batches": self.skipped}
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.failed and not self.judge.is_done

@@ -10,10 +10,7 @@ Shape suffixes: M networks of a stack, B patients of a network, G genes.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,39 +21,12 @@ from torch import Tensor
 from mmsurv_train.bags import Bags, Draw
 from mmsurv_train.batches import patient_batches, training_slides
 from mmsurv_train.cox import RiskSets
-from mmsurv_train.fusion import PER_NETWORK
-from mmsurv_train.judge import Judge
+from mmsurv_train.judge import Course, Judge
 from mmsurv_train.patients import Patients
-from mmsurv_train.stack import Network, Stack
+from mmsurv_train.stack import Network, Stack, shape_of
 from mmsurv_train.turns import Reader, Turn
 
 OnEpoch = Callable[[Network, dict[str, float]], None]
-
-
-@dataclass(eq=False)
-class Course:
-    """One network's way through the epochs."""
-
-    network: Network
-    judge: Judge
-    failed: str = ""
-    """Why it cannot go on; empty while it can."""
-    trained: dict[str, float] = field(default_factory=dict)
-    """The training row of the epoch that is still to be judged."""
-    total: float = 0.0
-    events: int = 0
-    skipped: int = 0
-
-    def begin_epoch(self) -> None:
-        self.total, self.events, self.skipped = 0.0, 0, 0
-
-    def end_epoch(self, epoch: int) -> None:
-        loss = self.total / self.events if self.events else math.nan
-        self.trained = {"epoch": epoch, "loss": loss, "skipped_batches": self.skipped}
-
-    @property
-    def goes_on(self) -> bool:
-        return not self.failed and not self.judge.is_done
 
 
 class Pass:
@@ -322,13 +292,6 @@ class Pass:
             if any(of_stack) and not all(of_stack):
                 stack.keep([m for m, goes in enumerate(of_stack) if goes])
         self.stacks = [stack for stack, of_stack in zip(self.stacks, going, strict=True) if any(of_stack)]
-
-
-def shape_of(network: Network) -> Any:
-    """Networks of one shape can be stacked: alike in all but seed, fold and the settings each may have of its own."""
-    own: dict[str, Any] = dict.fromkeys(PER_NETWORK, 0.0)
-    model = dataclasses.replace(network.recipe.model, **own)
-    return model, network.preprocess.genes, network.preprocess.feature_dim, network.recipe.fit.ties
 
 
 def _means_by(owner_X: np.ndarray, risk_X: Tensor, patients: np.ndarray) -> Tensor:

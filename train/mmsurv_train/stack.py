@@ -6,14 +6,16 @@ by ``passes``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmsurv_train.fusion import SurvivalModel, build_stack, narrow
+from mmsurv_train.fusion import PER_NETWORK, SurvivalModel, build_stack, narrow
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 
@@ -120,6 +122,13 @@ class Stack:
             for m, one in enumerate(self.networks)
         ]
         return torch.optim.Adam(groups, fused=True), views
+
+
+def shape_of(network: Network) -> Any:
+    """Networks of one shape can be stacked: alike in all but seed, fold and the settings each may have of its own."""
+    own: dict[str, Any] = dict.fromkeys(PER_NETWORK, 0.0)
+    model = dataclasses.replace(network.recipe.model, **own)
+    return model, network.preprocess.genes, network.preprocess.feature_dim, network.recipe.fit.ties
 
 
 def model_of(states: Sequence[Mapping[str, Tensor]], network: Network) -> SurvivalModel:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mmsurv_train.bags import Bags, Draw
+from mmsurv_train.blocks import TileBags
 from mmsurv_train.fusion import Pooled, SurvivalModel
-from mmsurv_train.pool import Keep, TileBags, softmax_pool
+from mmsurv_train.pool import Keep, softmax_pool
 from mmsurv_train.stack import Stack
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmsurv_train import pool
+from mmsurv_train import blocks, pool
 from mmsurv_train.attention import AttentionPooling, CrossAttention
 
 
@@ -41,7 +41,7 @@ def test_small_blocks_give_the_same_value_and_gradient(module, query, monkeypatc
     bags = bags_of(50, 50, 31)
     results = []
     for elements in (1 << 20, 6 * 7):
-        monkeypatch.setitem(pool.BLOCK_ELEMENTS, "cpu", elements)
+        monkeypatch.setitem(blocks.BLOCK_ELEMENTS, "cpu", elements)
         module.zero_grad()
         out = module(query, bags)
         out.square().sum().backward()
@@ -188,11 +188,11 @@ def test_weights_that_are_computed_again_give_the_same_gradient(query, monkeypat
 
 def test_a_later_block_with_far_greater_logits_takes_over(module, monkeypatch):
     """The softmax is taken relative to the first block's maximum until that is left behind: nothing overflows."""
-    monkeypatch.setitem(pool.BLOCK_ELEMENTS, "cpu", 6 * 4)
+    monkeypatch.setitem(blocks.BLOCK_ELEMENTS, "cpu", 6 * 4)
     u = torch.tensor([[1.0, 0, 0, 0, 0, 0], [-1.0, 0, 0, 0, 0, 0]], requires_grad=True)
     bag = torch.randn(40, 6)
     bag[:, 0] = torch.linspace(0, 4000, 40)
-    z, _ = pool.softmax_pool(u, [2], pool.ListedBags([bag]))
+    z, _ = pool.softmax_pool(u, [2], blocks.ListedBags([bag]))
     torch.testing.assert_close(z[0], bag[-1])
     torch.testing.assert_close(z[1], bag[0])
     z.sum().backward()
@@ -200,13 +200,13 @@ def test_a_later_block_with_far_greater_logits_takes_over(module, monkeypatch):
 
 
 def test_a_row_that_is_not_a_number_does_not_touch_the_others(monkeypatch):
-    monkeypatch.setitem(pool.BLOCK_ELEMENTS, "cpu", 6 * 4)
+    monkeypatch.setitem(blocks.BLOCK_ELEMENTS, "cpu", 6 * 4)
     bag = torch.randn(40, 6)
     bag[:, 0] = torch.linspace(0, 4000, 40)
     healthy = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
     both = torch.cat([healthy, torch.full((1, 6), float("nan"))])
-    z, _ = pool.softmax_pool(both, [2], pool.ListedBags([bag]))
-    torch.testing.assert_close(z[0], pool.softmax_pool(healthy, [1], pool.ListedBags([bag]))[0][0])
+    z, _ = pool.softmax_pool(both, [2], blocks.ListedBags([bag]))
+    torch.testing.assert_close(z[0], pool.softmax_pool(healthy, [1], blocks.ListedBags([bag]))[0][0])
     assert torch.isnan(z[1]).all()
 
 
@@ -219,7 +219,7 @@ def test_a_second_derivative_is_refused_rather_than_wrong(module, query):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_bits_do_not_depend_on_the_number_of_threads(module, dtype, monkeypatch):
-    monkeypatch.setattr(pool, "WORTH_THREADS", 0)
+    monkeypatch.setattr(blocks, "WORTH_THREADS", 0)
     bags = bags_of(50, 31, 50, 7, 1200, dtype=dtype)
     query = torch.randn(1, 5, 1, 8)
     found, threads = [], torch.get_num_threads()
@@ -238,10 +238,10 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(module, dtype, monkeypa
 
 
 def test_an_error_in_one_thread_is_raised(module, monkeypatch):
-    monkeypatch.setattr(pool, "WORTH_THREADS", 0)
+    monkeypatch.setattr(blocks, "WORTH_THREADS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
-    class Broken(pool.ListedBags):
+    class Broken(blocks.ListedBags):
         def pieces(self, order, *, readers=1):
             raise OSError("the disk is gone")
 
