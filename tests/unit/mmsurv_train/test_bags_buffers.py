@@ -57,3 +57,11 @@ def test_a_thread_that_would_wait_for_itself_is_told():
 def test_a_single_buffer_may_be_larger_than_the_budget_by_its_alignment():
     with Buffers(1000).lend(1024) as buffer:
         assert len(buffer) == 1024
+
+
+def test_of_several_spare_buffers_the_smallest_that_is_large_enough_is_lent():
+    buffers = Buffers(2000)
+    with buffers.lend(300), buffers.lend(700), buffers.lend(500):
+        pass
+    with buffers.lend(400) as found:
+        assert len(found) == 500

@@ -56,10 +56,10 @@ class Buffers:
         return not self._n_lent or self._n_lent + size <= self._budget
 
     def _spare_or_new(self, size: int) -> Tensor:
-        for buffer in sorted(self._spare, key=len):
+        self._spare.sort(key=len)
+        for place, buffer in enumerate(self._spare):
             if len(buffer) >= size and self._has_room(len(buffer)):
-                self._spare.remove(buffer)
-                return buffer
+                return self._spare.pop(place)
         # What is too small, or too large beside what is lent, makes room first.
         while self._spare and self._n_lent + sum(map(len, self._spare)) + size > self._budget:
             self._spare.pop()
