@@ -78,12 +78,12 @@ class Unfinished:
 
     def _refusal(self, before: Mapping[str, Any], request: Mapping[str, Any]) -> str:
         found = provenance.differences(before, request)
-        lines = [f"  {key}  {was} → {now}" for key, was, now in found[:SHOWN]]
+        old, new = ({row[0]: row[i] for row in found[:SHOWN]} for i in (1, 2))
         more = [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         return "\n".join(
             [
                 f"{self.folder} holds a training that was stopped, and it was asked for something else:",
-                *lines,
+                provenance.difference_table(old, new),
                 *more,
                 "Give the command it was started with to go on, or delete that folder to begin anew.",
             ]

@@ -84,7 +84,7 @@ def test_a_place_that_holds_something_else_is_a_failure_of_that_configuration(so
     chosen = configurations(a=with_fit(seed=9), b=RECIPE)
     places = {one.name: tmp_path / one.name for one in chosen}
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert "holds a run of another recipe than a:\n  fit.seed  0 → 9" in str(found["a"])
+    assert "holds a run of another recipe than the one asked for:\n  fit.seed  0 → 9" in str(found["a"])
     assert "is not empty" in str(found["b"])
 
 

@@ -55,7 +55,7 @@ def test_a_training_that_was_stopped_before_it_had_a_state_leaves_nothing(tmp_pa
 def test_another_request_is_refused_field_by_field_and_changes_nothing(stopped) -> None:
     other = {"recipes": {"run": {"fit": {"epochs": 5, "seed": 0}}}, "digests": {"clinical": "b" * 64}}
     with (
-        pytest.raises(RunError, match=r"recipes\.run\.fit\.epochs  3 → 5\n.*delete that folder") as refused,
+        pytest.raises(RunError, match=r"recipes\.run\.fit\.epochs  3 +→ 5\n.*delete that folder") as refused,
         stopped.going_on(other),
     ):
         pytest.fail("the block must not run")
