@@ -1,7 +1,8 @@
 """Which run a recipe asks for: its splits, and whether a folder holds that run.
 
 Owns what of a recipe is compared. A file of folds counts by what it holds and not by where it lies: a moved one asks
-for the same run, a changed one for another.
+for the same run, a changed one for another. The device counts by what it comes to: ``auto`` is ``cpu`` where there is
+no other.
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ def make_splits(settings: SplitSettings, cases: pd.DataFrame) -> dict[int, Split
 
 
 def comparable(recipe: TrainRecipe) -> dict[str, Any]:
-    """The recipe as a table in which only what decides a number stands: no path of a file of folds.
+    """The recipe as a table without what is compared by what it comes to: the device, and the path of a file of folds.
 
     What such a file holds is compared by :func:`split_digest`.
     """
     table = to_table(recipe)
+    del table["fit"]["device"]
     if recipe.split.folds_file is not None:
         table["split"]["folds_file"] = "by its folds"
     return table
@@ -77,10 +79,15 @@ def run_as_asked(path: Path, recipe: TrainRecipe) -> Run:
     Raises:
         RunError: not a complete run, or one of other settings or folds; names each, run → asked for.
         CohortError: the recipe's file of folds cannot be read.
+        ConfigError: the recipe's device is not there.
     """
+    from mmsurv_train.predict import device_text, find_device
+
     run = runs.read_run(path)
     there = from_table(TrainRecipe, run.config["recipe"], source=str(path / runs.CONFIG), where="recipe.")
     before, now = comparable(there), comparable(recipe)
+    if there.fit.device != recipe.fit.device:
+        before["device"], now["device"] = run.provenance["device"], device_text(find_device(recipe.fit.device))
     if before != now:
         differences = provenance.difference_table(before, now)
         raise RunError(f"{path} holds a run of another recipe than the one asked for:\n{differences}\n{AGAIN}")

@@ -105,7 +105,7 @@ def train_together(
     members, found = _members(configurations, data)
     if not members:
         return found
-    with unfinished.going_on(_request(configurations, members, sources, data)) as checkpoint:
+    with unfinished.going_on(_request(configurations, members, sources, data, device)) as checkpoint:
         data = inputs.read_features(data, recipe.model, sources, on_slide=watching.on_slide)
         jobs = [FitJob(recipe=one.configuration.recipe, split=one.split) for one in members]
         watching.on_start(data, jobs)
@@ -118,10 +118,10 @@ def train_together(
         for name, of_folds in folds.items():
             origin = writing.Origin(recipe=recipes[name], sources=sources, data=data, record=record)
             found[name] = _write(places[name], origin, of_folds)
-    if any(isinstance(found[name], MmsurvError) for name in folds):
-        unfinished.leave()
-    else:
-        unfinished.delete()
+        if any(isinstance(found[name], MmsurvError) for name in folds):
+            unfinished.leave()
+        else:
+            unfinished.delete()
     return found
 
 
@@ -141,9 +141,9 @@ def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[lis
 
 
 def _request(
-    configurations: Sequence[Configuration], members: Sequence[_Member], sources: Sources, data: Inputs
+    configurations: Sequence[Configuration], members: Sequence[_Member], sources: Sources, data: Inputs, device: str
 ) -> dict[str, Any]:
-    """Whatever decides the numbers that come out; where a file lies does not."""
+    """Whatever decides the numbers that come out; where a file lies does not, nor how the device was named."""
     reading = {key: value for key, value in to_table(sources.cohort).items() if key not in ("clinical", "rna")}
     return {
         "order": [one.name for one in configurations],
@@ -153,6 +153,7 @@ def _request(
         "digests": data.digests,
         "cases": list(data.cohort.cases.index),
         "versions": provenance.versions(),
+        "device": device,
     }
 
 

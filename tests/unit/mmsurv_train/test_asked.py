@@ -1,4 +1,4 @@
-"""A file of folds counts by what it holds: moved, it asks for the same run; changed, for another."""
+"""Files and devices count by what they come to: a file of folds by its folds, ``auto`` by the device it is here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mmsurv.errors import RunError
+from mmsurv_train import predict
 from mmsurv_train.asked import run_as_asked
 from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
 from mmsurv_train.train import Configuration, train, train_all
@@ -114,3 +115,32 @@ def test_drawn_folds_are_not_those_of_a_file(sources, folds_file, tmp_path) -> N
     train(drawn, sources, tmp_path / "run", command="")
     with pytest.raises(RunError, match=r"than the one asked for:\n  split\.folds_file  – +→ by its folds"):
         run_as_asked(tmp_path / "run", recipe(folds_file))
+
+
+def on(device: str) -> TrainRecipe:
+    fit = FitSettings(epochs=3, device=device)
+    return TrainRecipe(model=ModelSettings(name="rna"), fit=fit, evaluate=EvaluateSettings(n_bootstrap=0))
+
+
+@pytest.mark.usefixtures("state_at_once")
+def test_a_device_counts_by_what_it_comes_to(sources, steps, tmp_path, monkeypatch) -> None:
+    def stop(_job: int, row) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt("by the user")
+
+    find_device = predict.find_device
+    monkeypatch.setattr(predict, "find_device", lambda name: find_device("cpu" if name == "auto" else name))
+    with pytest.raises(KeyboardInterrupt, match="by the user"):
+        train(on("cpu"), sources, tmp_path / "run", command="", on_epoch=stop)
+    monkeypatch.setattr(predict, "device_text", lambda _device: "cuda (another)")
+    with pytest.raises(RunError, match=r"device  cpu → cuda \(another\)"):
+        train(on("cpu"), sources, tmp_path / "run", command="")
+    monkeypatch.setattr(predict, "device_text", str)
+    steps.clear()
+    train(on("auto"), sources, tmp_path / "run", command="")
+    assert 0 < len(steps) < 3
+    assert run_as_asked(tmp_path / "run", on("cpu")).kind == "run"
+    monkeypatch.setattr(predict, "device_text", lambda _device: "cuda (another)")
+    assert run_as_asked(tmp_path / "run", on("auto")).kind == "run"  # the same setting: wherever it was trained
+    with pytest.raises(RunError, match=r"device  cpu → cuda \(another\)"):
+        run_as_asked(tmp_path / "run", on("cpu"))
