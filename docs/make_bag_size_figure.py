@@ -21,12 +21,16 @@ from matplotlib.figure import Figure
 from mmsurv_train.report import figures
 from mmsurv_train.run import Run, read_run
 from mmsurv_train.sweep.identity import read_plan
-from mmsurv_train.sweep.text import markdown
+from mmsurv_train.sweep.text import NONE, markdown
 
 LOW, HIGH, INK, FAINT = figures.LOW, figures.HIGH, figures.INK, figures.FAINT
 STYLE = figures.STYLE | {"font.size": 9.0, "axes.titlesize": 10.0, "axes.titlelocation": "left"}
 BY_TILES = ("bag", "loss, last tenth", "from epoch to epoch", "least validation loss", "its epoch",
             "C-index (case), same bag", "C-index (case), all tiles")  # fmt: skip
+
+
+LEAST_EPOCHS = 5
+"""With fewer the second half has no two differences between epochs."""
 
 
 @click.command()
@@ -44,6 +48,9 @@ def main(sweep: Path, out: Path, note: str) -> None:
     histories = {int(size): history(read_run(sweep / "runs" / name)) for size, name in names.items()}
     by_size = pd.DataFrame([numbers(size, histories[size], table) for size in histories])
     click.echo(markdown(BY_TILES, [cells(row) for _, row in by_size.iterrows()]))
+    if by_size["between"].isna().any():
+        fewest = min(int(rows.groupby("network")["epoch"].count().min()) for rows in histories.values())
+        click.echo(f"from epoch to epoch –: needs at least {LEAST_EPOCHS} epochs, and there are {fewest}.")
     with mpl.rc_context(STYLE):
         draw(histories, by_size, note).savefig(out)
     click.echo(f"Figure: {out}")
@@ -85,11 +92,21 @@ def numbers(size: int, rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, flo
 
 def cells(row: pd.Series) -> list[str]:
     """A row of the printed table."""
-    c_index = [f"{row[f'{at}_mean']:.3f} ± {row[f'{at}_sd']:.3f}" for at in ("size", "all")]
+    c_index = [number(row[f"{at}_mean"]) + spread(row[f"{at}_sd"]) for at in ("size", "all")]
     return [
-        label(row["size"]), f"{row['loss']:.3f}", f"{row['between']:.4f}", f"{row['validation']:.3f}",
-        f"{row['epoch']:.0f}", *c_index,
+        label(row["size"]), number(row["loss"]), number(row["between"], 4), number(row["validation"]),
+        number(row["epoch"], 0), *c_index,
     ]  # fmt: skip
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for people; a dash for one that does not exist."""
+    return NONE if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def spread(sd: float) -> str:
+    """What follows a mean over seeds; nothing after that of one seed."""
+    return "" if pd.isna(sd) else f" ± {sd:.3f}"
 
 
 def label(size: float) -> str:

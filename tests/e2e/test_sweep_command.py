@@ -163,11 +163,16 @@ def test_a_killed_sweep_goes_on_to_the_same_bytes(finished, recipe, data, tmp_pa
 def test_a_missing_run_is_trained_again_and_complete_ones_are_kept(finished, recipe, data, tmp_path) -> None:
     out = tmp_path / "sweep"
     shutil.copytree(finished[0], out)
+    before = read_run(out / "runs" / NAMES[1]).metrics
     shutil.rmtree(out / "runs" / NAMES[1])
     kept = (out / "runs" / NAMES[0] / "provenance.json").stat().st_mtime_ns
     call(recipe, *data, "--folds", 2, "-o", out)
     assert (out / "runs" / NAMES[0] / "provenance.json").stat().st_mtime_ns == kept
-    assert read_run(out / "runs" / NAMES[1]).metrics["parts"]
+    again = read_run(out / "runs" / NAMES[1]).metrics
+    for level in ("wsi", "case"):
+        assert again["seeds"][level]["values"] == pytest.approx(before["seeds"][level]["values"], abs=0.02)
+        parts = [metrics["parts"]["out-of-fold"][level]["c_index"]["value"] for metrics in (again, before)]
+        assert parts[0] == pytest.approx(parts[1], abs=0.02)
 
 
 def test_another_plan_in_the_folder_is_refused_field_by_field(finished, recipe, data) -> None:
@@ -247,4 +252,6 @@ def test_bags_of_many_sizes_are_evaluated_on_all_tiles_in_one_read_and_drawn(dat
     )  # fmt: skip
     rows = [line.split("|")[1].strip() for line in drawn.stdout.splitlines() if line.startswith("| ")]
     assert rows == ["bag", "2", "3", "all"]
+    assert "nan" not in drawn.stdout
+    assert "–: needs at least 5 epochs, and there are 3" in drawn.stdout
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

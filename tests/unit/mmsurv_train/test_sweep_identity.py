@@ -35,6 +35,12 @@ def plan(tmp_path: Path):
     return plan
 
 
+def begin(folder: Path, wanted: dict[str, object]) -> None:
+    """Settle the plan and leave the state of a pass, as a sweep does that was stopped."""
+    settle(folder, wanted)
+    (folder / ".checkpoint" / "tiles-cpu").mkdir(parents=True)
+
+
 def test_the_first_command_writes_the_plan_and_the_same_again_keeps_it(plan, sources, tmp_path) -> None:
     first = settle(tmp_path / "sweep", describe(plan(), sources, command="mmsurv sweep one"))
     again = settle(tmp_path / "sweep", describe(plan(), replace(sources, memory=10**9), command="mmsurv sweep two"))
@@ -71,13 +77,13 @@ def test_moved_data_are_the_same_data(plan, sources, study, tmp_path) -> None:
     ],
 )
 def test_another_plan_is_refused_field_by_field(plan, sources, tmp_path, text, overrides, message) -> None:
-    settle(tmp_path / "sweep", describe(plan(), sources, command="c"))
+    begin(tmp_path / "sweep", describe(plan(), sources, command="c"))
     with pytest.raises(RunError, match=message):
         settle(tmp_path / "sweep", describe(plan(text, **overrides), sources, command="c"))
 
 
 def test_other_data_are_refused_with_their_digests(plan, sources, study, tmp_path) -> None:
-    settle(tmp_path / "sweep", describe(plan(), sources, command="c"))
+    begin(tmp_path / "sweep", describe(plan(), sources, command="c"))
     pd.read_csv(study / "clinical.csv").iloc[1:].to_csv(tmp_path / "clinical.csv", index=False)
     other = replace(sources, cohort=replace(sources.cohort, clinical=str(tmp_path / "clinical.csv")))
     with pytest.raises(RunError, match=r"data.clinical +[0-9a-f]{12}… → [0-9a-f]{12}…") as refused:
@@ -90,7 +96,7 @@ def test_other_folds_under_the_same_name_are_other_data(plan, sources, study, tm
     cases = pd.read_csv(study / "clinical.csv")["case_id"].drop_duplicates()
     folds, path = pd.DataFrame({"case_id": cases, "fold": range(len(cases))}), tmp_path / "folds.csv"
     folds.assign(fold=folds["fold"] % 2).to_csv(path, index=False)
-    settle(tmp_path / "sweep", describe(plan(folds_file=str(path)), sources, command="c"))
+    begin(tmp_path / "sweep", describe(plan(folds_file=str(path)), sources, command="c"))
     (tmp_path / "elsewhere").mkdir()
     elsewhere = tmp_path / "elsewhere" / "f.csv"
     shutil.copy(path, elsewhere)
@@ -102,7 +108,7 @@ def test_other_folds_under_the_same_name_are_other_data(plan, sources, study, tm
 
 def test_other_versions_are_refused(plan, sources, tmp_path) -> None:
     folder = tmp_path / "sweep"
-    settle(folder, describe(plan(), sources, command="c"))
+    begin(folder, describe(plan(), sources, command="c"))
     there = json.loads((folder / PLAN).read_text())
     there["versions"]["torch"] = "1.0"
     (folder / PLAN).write_text(json.dumps(there))
@@ -111,7 +117,7 @@ def test_other_versions_are_refused(plan, sources, tmp_path) -> None:
 
 
 def test_many_differences_are_counted(plan, sources, tmp_path) -> None:
-    settle(tmp_path / "sweep", describe(plan(), sources, command="c"))
+    begin(tmp_path / "sweep", describe(plan(), sources, command="c"))
     with pytest.raises(RunError, match=r"… and \d+ more"):
         settle(tmp_path / "sweep", describe(plan(), replace(sources, store=None), command="c"))
 
@@ -130,3 +136,21 @@ def test_a_plan_of_another_format_is_refused(plan, sources, tmp_path) -> None:
     (tmp_path / PLAN).write_text('{"format": 99}')
     with pytest.raises(RunError, match="says format 99; this version reads format 1"):
         settle(tmp_path, describe(plan(), sources, command="c"))
+
+
+def test_a_plan_of_which_nothing_was_trained_gives_way_even_if_it_is_damaged(plan, sources, tmp_path) -> None:
+    folder = tmp_path / "sweep"
+    settle(folder, describe(plan(), sources, command="c"))
+    assert settle(folder, describe(plan(epochs=4), sources, command="d"))["command"] == "d"
+    (folder / PLAN).write_text("{")
+    assert settle(folder, describe(plan(), sources, command="e"))["command"] == read_plan(folder)["command"] == "e"
+
+
+def test_a_damaged_plan_of_a_sweep_that_was_begun_is_refused_with_a_remedy(plan, sources, tmp_path) -> None:
+    folder = tmp_path / "sweep"
+    wanted = describe(plan(), sources, command="c")
+    begin(folder, wanted)
+    for text, said in (("{", "not JSON"), ('{"format": 1}', "threads is missing")):
+        (folder / PLAN).write_text(text)
+        with pytest.raises(RunError, match=f"{said}.*put a copy of it back, or name another folder with -o"):
+            settle(folder, wanted)

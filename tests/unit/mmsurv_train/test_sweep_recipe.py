@@ -48,7 +48,8 @@ def test_a_grid_is_read_by_dotted_keys_or_as_tables(write) -> None:
         ("[sweep]\nmeasures = []", "sweep.measures must name at least one of networks, ensemble, folds, counts"),
         ('[sweep]\nat_prediction = ["all", "all"]', "sweep.at_prediction names a value twice"),
         ('[sweep]\nat_prediction = ["some"]', "must be one of 'all', 'size', not 'some'"),
-        ('[sweep.columns]\nlr = "fit.lr"', "heading 'lr': unknown key 'fit.lr'"),
+        ('[sweep.columns]\nlr = "fit.lr"', r"mine.toml, sweep.columns, heading 'lr': unknown key 'fit.lr'"),
+        ('[sweep.columns]\nlr = "fit.lr"', "Did you mean 'fit.learning_rate'"),
         ("[published]\ntitle = 'x'", "missing key 'published.source'"),
     ],
 )

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mmsurv_train.report.content import _warnings
 from mmsurv_train.sweep.plan import Plan, make_plan
+from mmsurv_train.sweep.possible import Facts
 from mmsurv_train.sweep.recipe import Published, load_sweep_recipe
+from mmsurv_train.sweep.same import same_trainings
 from mmsurv_train.sweep.table import NUMBERS, Result, table
-from mmsurv_train.sweep.text import counts_text, markdown, plan_text, published_text, table_text
+from mmsurv_train.sweep.text import (
+    RANDOM_WEIGHTS,
+    counts_text,
+    markdown,
+    plan_text,
+    published_text,
+    remarks,
+    table_text,
+)  # fmt: skip
 
 RECIPE = """
 [fit]
@@ -138,6 +150,67 @@ def test_a_recipe_may_choose_columns_and_measures(plan) -> None:
     found = results(made, metrics(0.7), metrics(0.6))
     first = table_text(made, found, table(made, found)).splitlines()[0]
     assert [cell.strip() for cell in first.strip("|").split("|")] == ["bag", "lr", "C-index (WSI)", "C-index (case)"]
+
+
+def test_a_row_is_called_by_its_name_unless_the_columns_are_given(plan) -> None:
+    rows = "[rows.narrow.model]\ndim = 64\n[rows.wide.model]\ndim = 128\n"
+    for text, heads, cells in (
+        (rows, ["row", "dim"], ["wide", "128"]),
+        (rows + '[sweep.columns]\nwidth = "model.dim"', ["width", "C-index (WSI)"], ["128", "0.600 ± 0.012 (0.400"]),
+        ("[rows.only.model]\ndim = 64", ["row", "C-index (WSI)"], ["only", "0.700"]),
+    ):
+        made = plan(text)
+        found = results(made, *[metrics(c, part="test") for c in (0.7, 0.6)][: len(made.configurations)])
+        lines = table_text(made, found, table(made, found)).splitlines()
+        last = lines[1 + len(made.configurations)]
+        assert [cell.strip() for cell in lines[0].split("|")[1:3]] == heads
+        assert [cell.strip().startswith(start) for cell, start in zip(last.split("|")[1:3], cells, strict=True)] == [
+            True,
+            True,
+        ]
+
+
+def test_settings_that_a_model_does_not_have_are_dashes(plan) -> None:
+    made = plan('[bags]\nsize = 16\n[rows.rna.model]\nname = "rna"\n[rows.both.bags]\nsize = 8')
+    found = results(made, metrics(0.7, part="test"), metrics(0.6, part="test"))
+    lines = table_text(made, found, table(made, found)).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:4]] == ["row", "model", "bag_size"]
+    assert [[cell.strip() for cell in line.split("|")[1:4]] for line in lines[2:4]] == [
+        ["rna", "rna", "–"],
+        ["both", "cross-attention", "8"],
+    ]
+
+
+FACTS = Facts(training={"cross-attention": 20, "rna": 20}, whole={("cross-attention", "case"): 12}, random_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('[grid]\n"fit.batch_size" = [19, 20, 21, 0]', [["batch_size=20", "batch_size=21", "batch_size=all"]]),
+        ('[grid]\n"bags.size" = [11, 12, 0]', [["bag_size=12", "bag_size=all"]]),
+        ('[model]\nname = "rna"\n[grid]\n"bags.size" = [1, 2]\n"model.dropout" = [0, 0.5]',
+         [["bag_size=1,dropout=0", "bag_size=2,dropout=0"], ["bag_size=1,dropout=0.5", "bag_size=2,dropout=0.5"]]),
+        ('[model]\nquery = "linear"\n[grid]\n"model.query_hidden" = [1, 2]', [["query_hidden=1", "query_hidden=2"]]),
+        ('[bags]\nsize = 11\n[grid]\n"bags.redraw" = [true, false]', []),
+        ('[grid]\n"fit.n_seeds" = [1, 2]\n"model.query_hidden" = [1, 2]', []),
+    ],
+)  # fmt: skip
+def test_rows_that_are_the_same_training_are_named(plan, text, same) -> None:
+    made = plan(text)
+    assert same_trainings(made, FACTS) == same
+    said = remarks(made, FACTS, [])[1:]
+    assert [line.split(". ")[0] for line in said] == [
+        f"These rows are the same training: {'; '.join(names)}" for names in same
+    ]
+
+
+def test_the_report_and_the_table_say_the_same_of_random_weights(plan) -> None:
+    provenance = {"store_recipe": {"encoder": {"weights": "random"}}, "cases": [], "digests": {}}
+    run = SimpleNamespace(provenance=provenance, kind="run")
+    run.predictions = SimpleNamespace(part=lambda _: SimpleNamespace(cases={"case_id": []}))
+    assert _warnings([run]) == [RANDOM_WEIGHTS]
+    assert remarks(plan(), FACTS, ["one", "two"]) == [f"**{RANDOM_WEIGHTS}**", "Note: one", "Note: two"]
 
 
 def test_a_network_evaluated_twice_has_two_rows_that_say_with_what(plan) -> None:

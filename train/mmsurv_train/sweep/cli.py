@@ -31,6 +31,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @with_cohort_options
 @click.option("-o", "--out", type=FOLDER, required=True, metavar="DIR",
               help="The sweep's folder: a new one, or one to go on with.")  # fmt: skip
+@click.option("--note", "notes", multiple=True, metavar="TEXT",
+              help="What readers of the table must know; it stands in table.md. Repeatable.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the plan and what of it is missing; train and write nothing.")
 @JSON
 @click.pass_context
@@ -42,6 +44,7 @@ def sweep(
     complete_cases: bool,
     memory: int | None,
     out: Path,
+    notes: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **overrides: Any,
@@ -61,25 +64,25 @@ def sweep(
     from mmsurv_train.sweep.recipe import load_sweep_recipe
 
     plan = make_plan(load_sweep_recipe(recipe), overrides)
+    sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
     if dry_run:
-        _print_plan(plan, out, as_json=as_json)
+        _print_plan(plan, sources, out, as_json=as_json)
         return
     from mmsurv_train.sweep.execute import sweep as run_sweep
     from mmsurv_train.watching import watching
 
     click.echo(text.counts_text(plan), err=True)
-    sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
     with watching(jobs="models") as watch:
-        swept = run_sweep(plan, sources, out, command=command_line(context), watching=watch.callbacks())
+        swept = run_sweep(plan, sources, out, command=command_line(context), watching=watch.callbacks(), notes=notes)
     _print_table(swept, out, as_json=as_json)
-    if swept.failed:
-        context.exit(1)
+    context.exit(1 if swept.failed else 0)
 
 
-def _print_plan(plan: Any, out: Path, *, as_json: bool) -> None:
+def _print_plan(plan: Any, sources: Any, out: Path, *, as_json: bool) -> None:
     from mmsurv_train.sweep import text
-    from mmsurv_train.sweep.execute import complete
+    from mmsurv_train.sweep.execute import check, complete
 
+    check(plan, sources, out)
     there = complete(plan, out)
     missing = [planned.name for planned in plan.configurations if planned.name not in there]
     if as_json:
@@ -93,12 +96,12 @@ def _print_plan(plan: Any, out: Path, *, as_json: bool) -> None:
 def _print_table(swept: Swept, out: Path, *, as_json: bool) -> None:
     if as_json:
         rows = swept.table.astype(object).where(swept.table.notna(), None).to_dict("records")
-        _print_json({"sweep": str(out), "table": rows, "failed": swept.failed})
+        _print_json({"sweep": str(out), "table": rows, "failed": swept.failed, "remarks": swept.remarks})
     else:
         click.echo(swept.text)
         click.echo(f"Sweep: {out}")
-    for name, reason in swept.failed.items():
-        click.echo(f"failed    {name}: {reason}", err=True)
+    if swept.failed:
+        click.echo(f"failed    {', '.join(swept.failed)}; the reasons stand in {out / 'table.md'}.", err=True)
 
 
 def _print_json(value: Any) -> None:

@@ -6,12 +6,14 @@ the same command again goes on after any end. One process works in a folder at a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,7 +22,9 @@ from mmsurv.errors import MmsurvError, RunError
 from mmsurv.store.commit import publish_bytes
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Sources
-from mmsurv_train.sweep import identity, rescore, text
+from mmsurv_train.sweep import identity, possible, rescore, text
+from mmsurv_train.sweep.damage import repairable
+from mmsurv_train.sweep.identity import CHECKPOINT, RUNS
 from mmsurv_train.sweep.plan import Plan, Planned
 from mmsurv_train.sweep.recipe import AtPrediction
 from mmsurv_train.sweep.table import Result, table
@@ -28,13 +32,13 @@ from mmsurv_train.sweep.table import Result, table
 if TYPE_CHECKING:
     from mmsurv_train.run import Run
 
-RUNS = "runs"
 EVALUATIONS = "evaluations"
-CHECKPOINT = ".checkpoint"
 LOCK = ".lock"
 TABLE_CSV = "table.csv"
 TABLE_MD = "table.md"
 PUBLISHED = "published.md"
+NOT_COMPARED = (("split", "folds_file"), ("fit", "device"))
+"""Settings by which runs are not told apart: plan.json has what the file holds, and which device it came to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +50,18 @@ class Swept:
     """The table for people."""
     failed: dict[str, str]
     """Configuration → why it has no numbers."""
+    remarks: list[str]
+    """What readers of the numbers must know first; they stand in the text as well."""
 
 
 def sweep(
-    plan: Plan, sources: Sources, out: Path, *, command: str, watching: Mapping[str, Callable[..., None]]
+    plan: Plan,
+    sources: Sources,
+    out: Path,
+    *,
+    command: str,
+    watching: Mapping[str, Callable[..., None]],
+    notes: Sequence[str] = (),
 ) -> Swept:
     """Train what is missing of a plan in the folder ``out``, evaluate it, and write its table.
 
@@ -59,26 +71,45 @@ def sweep(
         out: the sweep's folder: new, or of the same plan and data.
         command: how the user asked for it, for the record.
         watching: the callbacks on_slide, on_start and on_epoch of ``mmsurv_train.train.train_all``.
+        notes: what readers of the table must know; without any, those of an earlier command stay.
 
     Raises:
         RunError: the folder holds something else, is in use, or cannot be written.
         ConfigError, CohortError, SplitError, StoreError: the request or the data cannot be right.
     """
     identity.check_folder(out)
-    wanted = identity.describe(plan, sources, command=command)
+    wanted = identity.describe(plan, sources, command=command, notes=notes)
+    identity.check_same(out, wanted)
+    facts = possible.look(plan, sources)
     with _alone(out):
         there = identity.settle(out, wanted)
         with _threads(int(there["threads"])):
             done = _trained(plan, sources, out, command=command, watching=watching)
             results = _evaluated(plan, sources, out, done)
-    numbers = table(plan, results)
-    page = text.table_text(plan, results, numbers)
+        numbers = table(plan, results)
+        remarks = text.remarks(plan, facts, there["notes"])
+        page = text.table_text(plan, results, numbers, remarks=remarks)
+        _write_tables(plan, out, numbers, page)
+    failed = {result.planned.name: str(result.reason) for result in results if result.metrics is None}
+    return Swept(table=numbers, text=page, failed=failed, remarks=remarks)
+
+
+def _write_tables(plan: Plan, out: Path, numbers: pd.DataFrame, page: str) -> None:
     publish_bytes(out / TABLE_CSV, runs.csv_bytes(numbers), replace=True)
     publish_bytes(out / TABLE_MD, page.encode(), replace=True)
     if plan.published is not None:
         publish_bytes(out / PUBLISHED, text.published_text(plan.published).encode(), replace=True)
-    failed = {result.planned.name: str(result.reason) for result in results if result.metrics is None}
-    return Swept(table=numbers, text=page, failed=failed)
+
+
+def check(plan: Plan, sources: Sources, out: Path) -> None:
+    """Refuse a folder that is not of this plan, without writing anything.
+
+    Raises:
+        RunError: as :func:`sweep`.
+    """
+    identity.check_folder(out)
+    if (out / identity.PLAN).is_file():
+        identity.check_same(out, identity.describe(plan, sources, command=""))
 
 
 def complete(plan: Plan, out: Path) -> dict[str, Run]:
@@ -92,11 +123,30 @@ def complete(plan: Plan, out: Path) -> dict[str, Run]:
         place = out / RUNS / planned.name
         if not place.exists():
             continue
-        run = runs.read_run(place)
-        if run.config["recipe"] != to_table(planned.recipe):
-            raise RunError(f"{place} is a run of other settings than the plan's. Delete it to have it trained again.")
+        run = _read_whole(place)
+        if _compared(run.config["recipe"]) != _compared(to_table(planned.recipe)):
+            raise RunError(f"{place} is a run of other settings than the plan's. Move it out of the sweep's folder.")
         found[planned.name] = run
     return found
+
+
+def _read_whole(place: Path) -> Run:
+    """A run whose own files and folds are all there."""
+    try:
+        run = runs.read_run(place)
+        for one in (run, *run.folds()):
+            _ = one.metrics  # checked when it is read
+    except MmsurvError as error:
+        raise repairable(error, place, "trains") from error
+    return run
+
+
+def _compared(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    tables = {name: dict(table) if isinstance(table, Mapping) else table for name, table in recipe.items()}
+    for place, key in NOT_COMPARED:
+        if isinstance(tables.get(place), dict):
+            tables[place].pop(key, None)
+    return tables
 
 
 def _trained(
@@ -113,14 +163,28 @@ def _trained(
     if len(kept) == len(plan.configurations):
         return dict(kept)
     (out / RUNS).mkdir(exist_ok=True)
-    return train_all(
-        [Configuration(name=planned.name, recipe=planned.recipe) for planned in plan.configurations],
-        sources,
-        {planned.name: out / RUNS / planned.name for planned in plan.configurations},
-        checkpoint_folder=out / CHECKPOINT,
-        command=command,
-        **watching,
-    )
+    _forget_evaluations(plan, out, kept)
+    try:
+        trained = train_all(
+            [Configuration(name=planned.name, recipe=planned.recipe) for planned in plan.configurations],
+            sources,
+            {planned.name: out / RUNS / planned.name for planned in plan.configurations},
+            checkpoint_folder=out / CHECKPOINT,
+            command=command,
+            **watching,
+        )
+    finally:
+        with contextlib.suppress(OSError):
+            (out / CHECKPOINT).rmdir()  # it stays if it holds anything
+    return {**trained, **kept}
+
+
+def _forget_evaluations(plan: Plan, out: Path, kept: Mapping[str, Run]) -> None:
+    """Those of runs that were deleted: they are of networks that are gone."""
+    for planned in plan.configurations:
+        if planned.name not in kept:
+            for at in plan.evaluations(planned):
+                shutil.rmtree(_evaluation(out, planned, at), ignore_errors=True)
 
 
 def _evaluated(plan: Plan, sources: Sources, out: Path, done: Mapping[str, Run | MmsurvError]) -> list[Result]:
@@ -137,7 +201,7 @@ def _evaluated(plan: Plan, sources: Sources, out: Path, done: Mapping[str, Run |
 
 def _result(out: Path, planned: Planned, at: AtPrediction, run: Run | MmsurvError) -> Result:
     if isinstance(run, MmsurvError):
-        return Result(planned=planned, evaluated_with=at, metrics=None, reason=_one_line(run))
+        return Result(planned=planned, evaluated_with=at, metrics=None, reason=_reason(run, planned.name))
     if at == planned.recipe.bags.at_prediction:
         return Result(planned=planned, evaluated_with=at, metrics=run.metrics)
     return Result(planned=planned, evaluated_with=at, metrics=rescore.read_metrics(_evaluation(out, planned, at)))
@@ -147,8 +211,9 @@ def _evaluation(out: Path, planned: Planned, at: AtPrediction) -> Path:
     return out / EVALUATIONS / f"{planned.name},at_prediction={at}"
 
 
-def _one_line(error: MmsurvError) -> str:
-    return " ".join(str(error).split())
+def _reason(error: MmsurvError, name: str) -> str:
+    """In one line, without the configuration's name, which stands before it."""
+    return " ".join(str(error).split()).removeprefix(name).lstrip(",: ")
 
 
 @contextmanager

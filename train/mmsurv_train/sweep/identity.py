@@ -1,13 +1,13 @@
 """What a sweep's folder was made from, so that only the same sweep goes on in it.
 
 Owns plan.json: what was asked, the digests of the data, and the versions that compute. Where tables and store lie,
-how much memory is used and how the command was typed change no number, so they are not compared.
+how much memory is used, how the command was typed and what it notes change no number, so they are not compared.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from mmsurv.errors import RunError
 from mmsurv.store.commit import publish_bytes
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Sources
+from mmsurv_train.place import METRICS
 from mmsurv_train.sweep.plan import Plan
 
 FORMAT = 1
 PLAN = "plan.json"
+RUNS = "runs"
+CHECKPOINT = ".checkpoint"
 COMPUTING = ("mmsurv", "torch", "numpy", "pandas", "scikit-survival")
 """Libraries of which another version may give other digits."""
 COMPARED = ("asked", "data", "versions", "device")
@@ -28,7 +31,7 @@ SHOWN = 20
 """Differences listed when a folder is refused."""
 
 
-def describe(plan: Plan, sources: Sources, *, command: str) -> dict[str, Any]:
+def describe(plan: Plan, sources: Sources, *, command: str, notes: Sequence[str] = ()) -> dict[str, Any]:
     """plan.json of a sweep that is about to begin; hashes the tables and reads the digest of every slide's record.
 
     Raises:
@@ -43,6 +46,7 @@ def describe(plan: Plan, sources: Sources, *, command: str) -> dict[str, Any]:
         "format": FORMAT,
         "made": provenance.now(),
         "command": command,
+        "notes": list(notes),
         "recipe": plan.source,
         "asked": _asked(plan),
         "data": _data(plan, sources),
@@ -58,26 +62,50 @@ def describe(plan: Plan, sources: Sources, *, command: str) -> dict[str, Any]:
 
 
 def settle(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Write plan.json into a new sweep's folder, or check that the one there is the same.
+    """Write plan.json into a sweep's folder in which nothing was trained yet, or check that the one there is the same.
 
     Returns:
-        The plan of the folder: of the first command that ran there, or ``wanted``.
+        The plan of the folder: of the first command that trained there, or ``wanted``; with the notes of the latest
+        command that had some.
 
     Raises:
-        RunError: the folder holds another plan, or something else than a sweep; names each field, old → new.
+        RunError: as :func:`check_same`.
     """
-    path = folder / PLAN
-    if not path.is_file():
+    there = check_same(folder, wanted)
+    settled = dict(wanted) if there is None else {**there, "notes": wanted["notes"] or there.get("notes", [])}
+    if settled != there:
         folder.mkdir(parents=True, exist_ok=True)
-        publish_bytes(path, runs.json_text(wanted).encode())  # at once: a killed first command leaves no half of it
-        return dict(wanted)
-    there, wanted = runs.read_json(path), json.loads(runs.json_text(wanted))  # both as JSON has them
+        publish_bytes(folder / PLAN, runs.json_text(settled).encode(), replace=True)  # at once: never half of it
+    return settled
+
+
+def check_same(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Refuse a folder in which another plan was begun; one of which nothing was trained yet may be replaced.
+
+    Returns:
+        The folder's plan, which is the same as ``wanted``; None where there is none that binds.
+
+    Raises:
+        RunError: the folder holds another plan, names each field, old → new; or its plan is damaged.
+    """
+    begun = _is_begun(folder)
+    if not (folder / PLAN).is_file():
+        return None
+    try:
+        there = read_plan(folder)
+    except RunError:
+        if begun:
+            raise
+        return None
     if there.get("format") != FORMAT:
-        raise RunError(f"{path} says format {there.get('format')!r}; this version reads format {FORMAT}.")
-    found = provenance.differences(*({name: table.get(name) for name in COMPARED} for table in (there, wanted)))
-    if found:
+        raise RunError(f"{folder / PLAN} says format {there.get('format')!r}; this version reads format {FORMAT}.")
+    asked = json.loads(runs.json_text(wanted))  # both as JSON has them
+    found = provenance.differences(*({name: table.get(name) for name in COMPARED} for table in (there, asked)))
+    if not found:
+        return there
+    if begun:
         raise RunError(_refusal(folder, found))
-    return there
+    return None
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -88,7 +116,21 @@ def read_plan(folder: Path) -> dict[str, Any]:
     """
     if not (folder / PLAN).is_file():
         raise RunError(f"{folder} is not a sweep: it has no {PLAN}. Name the folder that `mmsurv sweep -o` wrote.")
-    return runs.read_json(folder / PLAN)
+    try:
+        there = runs.read_json(folder / PLAN)
+        if there.get("format") == FORMAT and not isinstance(there.get("threads"), int):
+            raise RunError(f"{folder / PLAN}: the key threads is missing or no number.")
+    except RunError as error:
+        raise RunError(
+            f"{error} The file was changed or cut: put a copy of it back, or name another folder with -o. The runs in "
+            f"{folder / RUNS} can still be evaluated and reported."
+        ) from error
+    return there
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether something was trained by the folder's plan: a whole run, or the state of a pass."""
+    return any(folder.glob(f"{RUNS}/*/{METRICS}")) or any(folder.glob(f"{CHECKPOINT}/*"))
 
 
 def check_folder(folder: Path) -> None:

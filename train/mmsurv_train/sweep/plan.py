@@ -33,6 +33,8 @@ class Planned:
 
     name: str
     recipe: TrainRecipe
+    row: str | None = None
+    """Which of the recipe's rows it is; None where it has none."""
 
     def setting(self, key: str) -> Any:
         """The value of a dotted setting."""
@@ -91,7 +93,7 @@ def make_plan(recipe: SweepRecipe, overrides: Mapping[str, Any]) -> Plan:
     combinations = list(_combinations(recipe))
     names = configuration_names(combinations, default=_stem(recipe.source))
     configurations = tuple(
-        Planned(name=name, recipe=_resolve(recipe, combination, overrides, name))
+        Planned(name=name, recipe=_resolve(recipe, combination, overrides, name), row=combination[0])
         for name, combination in zip(names, combinations, strict=True)
     )
     varying = _varying(recipe, configurations)

@@ -21,6 +21,9 @@ Measure = Literal["networks", "ensemble", "folds", "counts"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 AtPrediction = Literal["all", "size"]
 
+ALIASES = {"lr": "learning_rate", "batch": "batch_size", "l2": "weight_decay", "seeds": "n_seeds", "folds": "n_folds"}
+"""What settings are called elsewhere, for the suggestion of an error."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
@@ -41,8 +44,6 @@ class SweepSettings:
                 raise ValueError(f"sweep.{name} names a value twice: {', '.join(values)}")
         if not self.measures:
             raise ValueError(f"sweep.measures must name at least one of {', '.join(MEASURES)}")
-        for heading, key in self.columns.items():
-            check_setting(key, where=f"sweep.columns, heading {heading!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ def load_sweep_recipe(name_or_path: str) -> SweepRecipe:
     table, source = load_recipe(name_or_path, RECIPES)
     grid, settings, published = (table.pop(name, None) for name in SWEEP_TABLES)
     rows = take_rows(table, source)
+    _check_columns(settings, source)
     if not isinstance(grid, Mapping | None) or not isinstance(published, Mapping | None):
         raise ConfigError(f"{source}: [grid] and [published] must be tables.")
     return SweepRecipe(
@@ -115,10 +117,17 @@ def check_setting(key: str, *, where: str) -> None:
     valid = setting_keys()
     if key in valid:
         return
-    by_last = [name for name in valid if name.split(".")[-1] == key.split(".")[-1]]
+    last = key.split(".")[-1]
+    by_last = [name for name in valid if name.split(".")[-1] == ALIASES.get(last, last)]
     close = by_last or difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}?" if close else f"Settings: {', '.join(valid)}."
     raise ConfigError(f"{where}: unknown key {key!r}. {hint}")
+
+
+def _check_columns(settings: Any, source: str) -> None:
+    columns = settings.get("columns") if isinstance(settings, Mapping) else None
+    for heading, key in columns.items() if isinstance(columns, Mapping) else ():
+        check_setting(str(key), where=f"{source}, sweep.columns, heading {heading!r}")
 
 
 def _table(value: Any, source: str) -> Mapping[str, Any]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsurv.config import from_table
+from mmsurv.errors import RunError
 from mmsurv.split import read_split
-from mmsurv_train import inputs, results
+from mmsurv_train import inputs, required, results
 from mmsurv_train import run as runs
 from mmsurv_train.place import new_run
 from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.sweep.damage import repairable
 from mmsurv_train.sweep.recipe import AtPrediction
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Wanted = tuple["Run", AtPrediction, Path]
 """A run, the ``bags.at_prediction`` of its evaluation, and the folder for that."""
+FILES = (runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.METRICS)
 
 
 def evaluate_missing(wanted: Iterable[Wanted], sources: Sources) -> None:
@@ -49,12 +52,24 @@ def evaluate_missing(wanted: Iterable[Wanted], sources: Sources) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of an evaluation.
+    """metrics.json of an evaluation whose files are all there.
 
     Raises:
-        RunError: missing or damaged.
+        RunError: one is missing or damaged; names it and the remedy.
     """
-    return runs.read_json(folder / runs.METRICS)
+    try:
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if missing:
+            raise RunError(f"{folder}: {', '.join(missing)} missing.")
+        for name in (runs.PREDICTIONS, runs.CASE_PREDICTIONS):
+            required.check_columns(runs.read_csv(folder / name).columns, source=folder / name)
+        metrics = runs.read_json(folder / runs.METRICS)
+        parts = metrics.get("parts")
+        part = "out-of-fold" if isinstance(parts, dict) and "out-of-fold" in parts else "test"
+        required.check_keys(metrics, required.metrics_keys(part), source=folder / runs.METRICS)
+    except RunError as error:
+        raise repairable(error, folder, "computes") from error
+    return metrics
 
 
 def with_bags(run: Run, at_prediction: AtPrediction) -> TrainRecipe:
@@ -72,7 +87,9 @@ def _alike(wanted: Iterable[Wanted]) -> list[list[Wanted]]:
     """What is missing, by what can be asked in one read: one model's name, the same bags."""
     groups: dict[Any, list[Wanted]] = {}
     for run, at_prediction, folder in wanted:
-        if not (folder / runs.METRICS).is_file():
+        if folder.exists():
+            read_metrics(folder)  # a damaged one is refused before the others are computed
+        else:
             recipe = with_bags(run, at_prediction)
             groups.setdefault((recipe.model.name, recipe.bags), []).append((run, at_prediction, folder))
     return list(groups.values())
@@ -84,7 +101,12 @@ def _score(alike: Sequence[Wanted], data: Inputs) -> Iterator[list[Scored]]:
     from mmsurv_train.predict import predict_many
 
     members = [(run.folds() or [run], with_bags(run, at_prediction)) for run, at_prediction, _ in alike]
-    models = [(*load_model(fold), recipe) for folds, recipe in members for fold in folds]
+    models = []
+    for (run, _, _), (folds, recipe) in zip(alike, members, strict=True):
+        try:
+            models += [(*load_model(fold), recipe) for fold in folds]
+        except RunError as error:
+            raise repairable(error, run.path, "trains") from error
     risks = iter(predict_many(models, data.cohort, data.bags))
     for folds, recipe in members:
         yield [results.score(recipe, data, read_split(fold.path / runs.SPLIT), next(risks)) for fold in folds]

@@ -12,11 +12,17 @@ import pandas as pd
 
 from mmsurv_train.sweep.names import label, short_names
 from mmsurv_train.sweep.plan import Plan, Planned
+from mmsurv_train.sweep.possible import Facts
 from mmsurv_train.sweep.recipe import Measure, Published
+from mmsurv_train.sweep.same import same_trainings, uses
 from mmsurv_train.sweep.table import Result
 
 LEVEL_NAMES = {"wsi": "WSI", "case": "case"}
 NONE = "–"
+RANDOM_WEIGHTS = (
+    "The encoder's weights are random: the tile features were not learnt from any image, and these numbers say nothing "
+    "about what slides can tell."
+)
 
 
 def plan_text(plan: Plan) -> str:
@@ -38,17 +44,37 @@ def counts_text(plan: Plan) -> str:
     return f"{' × '.join(factors)}: {_count(plan.n_networks, 'network')}"
 
 
-def table_text(plan: Plan, results: Sequence[Result], numbers: pd.DataFrame) -> str:
-    """table.md: the rounded table, and under it what its numbers are and are not."""
+def remarks(plan: Plan, facts: Facts, notes: Sequence[str]) -> list[str]:
+    """What a reader must know first: what the features are, the user's notes, rows that are one training."""
+    return [
+        *([f"**{RANDOM_WEIGHTS}**"] if facts.random_weights else []),
+        *(f"Note: {note}" for note in notes),
+        *(
+            f"These rows are the same training: {'; '.join(names)}. They differ only in settings that their model does "
+            "not use, in batches that hold the whole training part, or in bags that cut no patient's tiles."
+            for names in same_trainings(plan, facts)
+        ),
+    ]
+
+
+def table_text(plan: Plan, results: Sequence[Result], numbers: pd.DataFrame, *, remarks: Sequence[str] = ()) -> str:
+    """table.md: the rounded table, under it the remarks, and what its numbers are and are not."""
     rows = numbers.to_dict("records")
     measures = _measures(plan)
     several = len(numbers["evaluated_with"].unique()) > 1
-    headings = [*_headings(plan), *(["evaluated with"] if several else []), *_measure_headings(measures)]
+    named = _rows_named(plan)
+    headings = [
+        *(["row"] if named else []),
+        *_headings(plan, named=named),
+        *(["evaluated with"] if several else []),
+        *_measure_headings(measures),
+    ]
     lines = []
     for result, row in zip(results, rows, strict=True):
         with_bags = [_bags(result)] if several else []
-        lines.append([*_settings(plan, result.planned), *with_bags, *_measure_cells(measures, row)])
-    notes = [*_failures(results), *_about(plan, results, numbers, several=several)]
+        name = [str(result.planned.row)] if named else []
+        lines.append([*name, *_settings(plan, result.planned, named=named), *with_bags, *_measure_cells(measures, row)])
+    notes = [*remarks, *_failures(results), *_about(plan, results, numbers, several=several)]
     return "\n\n".join([markdown(headings, lines), *notes]) + "\n"
 
 
@@ -75,15 +101,22 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _headings(plan: Plan) -> list[str]:
+def _rows_named(plan: Plan) -> bool:
+    """Whether the table for people has the names of the recipe's rows; one of given columns has those alone."""
+    return not plan.settings.columns and any(planned.row is not None for planned in plan.configurations)
+
+
+def _headings(plan: Plan, *, named: bool = False) -> list[str]:
+    """Of the settings' columns; with neither these nor a row's name, of the configuration's."""
     if plan.settings.columns:
         return list(plan.settings.columns)
-    return list(short_names(plan.varying).values()) or ["configuration"]
+    return list(short_names(plan.varying).values()) or ([] if named else ["configuration"])
 
 
-def _settings(plan: Plan, planned: Planned) -> list[str]:
+def _settings(plan: Plan, planned: Planned, *, named: bool = False) -> list[str]:
     keys = list(plan.settings.columns.values()) or list(plan.varying)
-    return [label(key, planned.setting(key)) for key in keys] or [planned.name]
+    cells = [label(key, planned.setting(key)) if uses(planned.recipe, key) else NONE for key in keys]
+    return cells or ([] if named else [planned.name])
 
 
 def _measures(plan: Plan) -> list[Measure]:
@@ -140,12 +173,15 @@ def _whole(value: Any) -> str:
 
 
 def _bags(result: Result) -> str:
+    if not result.planned.recipe.model.needs_tiles:
+        return NONE
     size = result.planned.recipe.bags.size
     return str(size) if result.evaluated_with == "size" and size else "all"
 
 
 def _failures(results: Sequence[Result]) -> list[str]:
-    lines = [f"- {result.planned.name}: {result.reason}" for result in results if result.metrics is None]
+    failed = {result.planned.name: result.reason for result in results if result.metrics is None}
+    lines = [f"- {name}: {reason}" for name, reason in failed.items()]
     return ["Failed:\n" + "\n".join(lines)] if lines else []
 
 
