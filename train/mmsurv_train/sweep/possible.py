@@ -41,7 +41,7 @@ def look(plan: Plan, sources: Sources) -> Facts:
         CohortError, StoreError: the data cannot be used.
         SplitError: a split cannot be made, or one of its parts cannot be trained or validated on.
     """
-    from mmsurv_train.together import make_splits
+    from mmsurv_train.asked import make_splits
 
     training: dict[str, int] = {}
     whole: dict[tuple[str, str], int] = {}
