@@ -11,7 +11,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,8 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, source: str, where: st
 
     Args:
         cls: a dataclass whose fields are bool, int, float, str, ``X | None``, ``Literal``, ``tuple[X, ...]``,
-            ``dict[str, X]`` or further dataclasses.
+            ``dict[str, X]`` or further dataclasses. Its class variable ``BESIDE``, if it has one, names the keys that
+            may stand beside its own in a file and are taken out before: messages name them too.
         table: what the recipe says; keys left out keep the dataclass's defaults.
         source: the file or option the table came from, for messages.
         where: dotted path of this table within ``source``.
@@ -40,7 +41,8 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, source: str, where: st
     for key, value in table.items():
         path = f"{where}{key}"
         if key not in fields:
-            raise ConfigError(f"{source}: unknown key {path!r}. {_nearest(key, fields)}")
+            valid = {*fields, *getattr(cls, "BESIDE", ())} - {key}
+            raise ConfigError(f"{source}: unknown key {path!r}. {_nearest(key, valid)}")
         values[key] = _convert(hints[key], value, source=source, path=path)
     missing = [
         f"{where}{name}"
@@ -115,10 +117,9 @@ def load_recipe(name_or_path: str, package: str) -> tuple[dict[str, Any], str]:
     path = Path(name_or_path)
     if path.is_file():
         return load_toml(path), str(path)
-    raise ConfigError(
-        f"{name_or_path!r} is neither a file nor a shipped recipe. {_nearest(name_or_path, names)} "
-        f"Shipped: {', '.join(names)}."
-    )
+    close = _close(name_or_path, names)
+    hint = f"Did you mean {close!r}? " if close else ""
+    raise ConfigError(f"{name_or_path!r} is neither a file nor a shipped recipe. {hint}Shipped: {', '.join(names)}.")
 
 
 def replace(config: T, source: str, **changes: Any) -> T:
@@ -132,12 +133,19 @@ def replace(config: T, source: str, **changes: Any) -> T:
         raise ConfigError(f"{source}: {error}") from error
 
 
-def _nearest(key: str, valid: typing.Iterable[str]) -> str:
-    valid = list(valid)
-    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"Valid here: {', '.join(sorted(valid))}."
+_SHAPES = {tuple: "a list", dict: "a table"}
+"""What the file calls them."""
+
+
+def _nearest(key: str, valid: Collection[str]) -> str:
+    close = _close(key, valid)
+    return f"Did you mean {close!r}?" if close else f"Valid here: {', '.join(sorted(valid))}."
+
+
+def _close(key: str, valid: Collection[str]) -> str | None:
+    """The valid name that is most like the key, if any is."""
+    found = difflib.get_close_matches(key, sorted(valid), n=1, cutoff=0.5)
+    return found[0] if found else None
 
 
 def _convert(hint: Any, value: Any, *, source: str, path: str) -> Any:
@@ -170,5 +178,5 @@ def _convert(hint: Any, value: Any, *, source: str, path: str) -> Any:
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    expected = getattr(hint, "__name__", str(hint))
+    expected = _SHAPES.get(origin) or getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{source}: {path} must be {expected}, not {value!r}.")

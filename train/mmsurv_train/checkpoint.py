@@ -80,6 +80,7 @@ class SavedPass:
 
     def save(self, running: Pass) -> None:
         """Save now. Raises RunError if it cannot be written; the file before it stays."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         table, tensors = _state(running)
@@ -91,9 +92,12 @@ class SavedPass:
             flush_to_disk(beside)
             beside.replace(self.path)
             flush_to_disk(self.path.parent)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             beside.unlink(missing_ok=True)
-            raise RunError(f"{self.path}: cannot be written ({error.strerror or error}). Free space there.") from error
+            raise RunError(
+                f"{self.path}: cannot be written ({error}). Free space there; the same command then goes on from what "
+                "was saved before."
+            ) from error
         self._saved = time.monotonic()
 
 

@@ -14,7 +14,7 @@ import click
 
 from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
-from mmsurv_train.options import memory_option, overlay, setting_options
+from mmsurv_train.options import memory_option, overlay, setting_options, train_recipe_names
 from mmsurv_train.recipe import load_train_recipe
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -27,7 +27,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
     default="default",
     show_default=True,
     metavar="NAME|PATH",
-    help="A shipped recipe (default, table1, table2) or a TOML file.",
+    help=f"A shipped recipe ({', '.join(train_recipe_names())}) or a TOML file; one with a grid is for mmsurv sweep.",
 )
 @click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1.")  # fmt: skip
 @setting_options

@@ -6,8 +6,7 @@ run's are refused before anything is computed (``inputs.check_digests``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.results import Scored
 from mmsurv_train.run import Run
 from mmsurv_train.scores import Predictions
+from mmsurv_train.unfinished import threads
 
 if TYPE_CHECKING:
     from mmsurv_train.fusion import SurvivalModel
@@ -75,7 +75,7 @@ def evaluate(
     for member, (_, preprocess) in zip(members, models, strict=True):
         _check_dim(member, preprocess, data, sources)
     differences: list[str] = []
-    with _threads(run):
+    with threads(run.provenance["threads"]):  # another number may sum in another order, and change the last bit
         data = inputs.read_features(data, recipe.model, sources)
         scored = _score_again(members, models, data)
     for member, one in zip(members, scored, strict=True):
@@ -140,19 +140,6 @@ def _check_dim(run: Run, preprocess: Preprocess, data: inputs.Inputs, sources: i
 
 def _recipe(run: Run) -> TrainRecipe:
     return from_table(TrainRecipe, run.config["recipe"], source=str(run.path / runs.CONFIG), where="recipe.")
-
-
-@contextmanager
-def _threads(run: Run) -> Iterator[None]:
-    """Use as many threads as the run did: another number may sum in another order, and change the last bit."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(run.provenance["threads"])
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _compare(run: Run, predictions: Predictions, metrics: dict[str, Any]) -> list[str]:

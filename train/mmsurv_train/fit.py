@@ -137,7 +137,10 @@ def fit_many(
         RunError: as for ``fit``.
         ConfigError: the device is not there.
     """
-    device = find_device(jobs[0].recipe.fit.device)
+    devices = sorted({job.recipe.fit.device for job in jobs})
+    if len(devices) > 1:
+        raise ConfigError(f"Models of one call must have one fit.device, not {', '.join(devices)}.")
+    device = find_device(devices[0])
     prepared = _Preparation(cohort, bags.to(device) if bags is not None else None, device, dtype)
     networks, failed = list[Network](), dict[int, FitFailed]()
     for index, job in enumerate(jobs):
@@ -163,6 +166,7 @@ def fit_many(
             running.run()
         for network, course in running.courses.items():
             results[network.job].append(course)
+        prepared.forget_rna()
     return [failed[index] if index in failed else _result(results[index]) for index in range(len(jobs))]
 
 
@@ -213,6 +217,10 @@ class _Preparation:
             self._rna[id(preprocess)] = rna_PG.to(self.device)
         return self._rna[id(preprocess)]
 
+    def forget_rna(self) -> None:
+        """Let go of what the networks of a pass shared."""
+        self._rna.clear()
+
     def _preprocess(self, job: FitJob, train: list[str]) -> Preprocess:
         model = job.recipe.model
         key = (tuple(train), job.recipe.rna, model.needs_rna, model.needs_tiles)
@@ -250,11 +258,13 @@ def _passes(networks: Sequence[Network]) -> list[list[Network]]:
 
 
 def _bytes_of(network: Network) -> int:
-    """What a network needs in training: its parameters five times (gradient, two moments, the best), its RNA thrice."""
+    """What a network needs in training: its parameters five times (gradient, two moments, the best), its RNA thrice,
+    and what it asks of each bag and is answered, with gradients and copies."""
     sizes = {"feature_dim": network.preprocess.feature_dim, "n_genes": network.preprocess.n_genes}
     parameters = n_parameters(network.recipe.model, **sizes)
     seen = len(network.train) + len(network.validation)
-    return 4 * (5 * parameters + seen * (3 * network.preprocess.n_genes + 8 * network.preprocess.feature_dim))
+    vectors = 8 * (network.recipe.model.heads if network.recipe.model.name == "cross-attention" else 1)
+    return 4 * (5 * parameters + seen * (3 * network.preprocess.n_genes + vectors * network.preprocess.feature_dim))
 
 
 def _result(courses: Sequence[Any]) -> Fitted | FitFailed:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from mmsurv_train.recipe import MODELS, TrainRecipe
+from mmsurv.config import load_recipe, recipe_names
+from mmsurv_train.recipe import MODELS, RECIPES, TrainRecipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,6 +35,11 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     "bootstrap": ("evaluate", "n_bootstrap"),
 }
 """Which setting of the recipe an option replaces."""
+
+
+def train_recipe_names() -> list[str]:
+    """The shipped recipes that ``mmsurv train`` takes: those without a grid, which is for ``mmsurv sweep``."""
+    return [name for name in recipe_names(RECIPES) if not load_recipe(name, RECIPES)[0].get("grid")]
 
 
 def setting_options(command: Command) -> Command:

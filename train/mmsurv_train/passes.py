@@ -210,8 +210,8 @@ class Pass:
                 stack.model.noise.begin(self._step_number, turn.n_train[s])
         pooled = reader.pool(rna, training=training)
         return [
-            stack.model.answer(rna_MBG, found).cpu()
-            for stack, rna_MBG, found in zip(self.stacks, rna, pooled, strict=True)
+            stack.model.answer(rna_MBG, found).cpu() if turn.rows(s).shape[1] else torch.zeros(len(stack), 0)
+            for s, (stack, rna_MBG, found) in enumerate(zip(self.stacks, rna, pooled, strict=True))
         ]
 
     def _kept(self, key: Any, turn: Turn, make: Callable[[], Any]) -> Any:
@@ -243,24 +243,27 @@ class Pass:
                         self._judge(s, m, risks[s][m, first : len(turn.seen[s][m])].detach())
         losses, moving = [], []
         for s, risk_MB in enumerate(risks):
+            if not risk_MB.shape[1]:  # its networks have had all their batches of this epoch
+                moving.append([False] * len(self.stacks[s]))
+                continue
             sets = self._kept(("risk sets", s, id(turn)), turn, partial(self._risk_sets, turn, s))
             finite = (torch.isfinite(risk_MB) | ~turn.used(s)).all(1)
             loss_M = sets.loss(risk_MB)
-            moving.append(self._hear(s, loss_M.detach(), sets.events_M, finite))
+            moving.append(self._hear(s, turn.n_train[s], loss_M.detach(), sets.events_M, finite))
             losses += [loss_M[m] for m, moves in enumerate(moving[-1]) if moves]
         if losses:
             torch.stack(losses).sum().backward()
             for stack, moves in zip(self.stacks, moving, strict=True):
                 stack.step(moves)
 
-    def _hear(self, s: int, loss_M: Tensor, events_M: Tensor, finite_M: Tensor) -> list[bool]:
+    def _hear(self, s: int, n_train: list[int], loss_M: Tensor, events_M: Tensor, finite_M: Tensor) -> list[bool]:
         """Note the losses of a step; says which networks it moves."""
         moves = []
         for m, network in enumerate(self.stacks[s].networks):
             course, events = self.courses[network], int(events_M[m])
             if not bool(finite_M[m]) and not course.failed:
                 course.failed = self._not_finite(network)
-            if course.goes_on and not events:
+            if course.goes_on and not events and n_train[m]:
                 course.skipped += 1
             if course.goes_on and events:
                 course.total, course.events = course.total + loss_M[m].item() * events, course.events + events

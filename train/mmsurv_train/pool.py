@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mmsurv_train.threads import run_beside, share_out
+from mmsurv_train.threads import run_beside, share_out, stop_if_told
 
 BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
 """Feature values converted at a time: 4 MiB of float32 on a CPU, where both products meet them in its cache."""
@@ -204,11 +205,14 @@ class _Plan:
 
     def read(self, groups: list[list[int]]) -> Iterator[tuple[list[int], Iterator[tuple[slice, Tensor]]]]:
         """Each group with its blocks (place of the rows, x_GnD), which lie in one buffer that is used again."""
+        if not groups:
+            return
         longest = max(len(group) * min(self.bags.lengths[group[0]], self._block_rows()) for group in groups)
         buffer_ND = self.like.new_empty(longest, self.bags.dim)
         pieces = iter(self.bags.pieces([i for group in groups for i in group], readers=self.readers))
         try:
             for group in groups:
+                stop_if_told()
                 if len(group) > 1:
                     yield group, iter([self._together(group, pieces, buffer_ND)])
                 else:
@@ -267,7 +271,7 @@ class _Running:
             e_GnR -= self.top_G1R
         else:
             e_GnR -= self.top_G1R
-            if float(e_GnR.amax()) > HEADROOM:
+            if not float(e_GnR.amax()) <= HEADROOM:  # also where a row is not a number: the others are not to suffer
                 self._raise_top(place, e_GnR)
         e_GnR.exp_()
         kept_GnR = e_GnR if self.keep_GNR is None else e_GnR * self.keep_GNR[:, place]
@@ -336,6 +340,7 @@ class _SoftmaxPool(torch.autograd.Function):
         return z_TD, s_T
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
         dz_TD, ds_T = gradients
         u_TD, z_TD, s_T = ctx.saved_tensors

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from mmsurv.config import from_table, load_recipe
 from mmsurv.errors import ConfigError
@@ -226,6 +226,8 @@ class EvaluateSettings:
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """A whole training recipe, one table each."""
+
+    BESIDE: ClassVar[tuple[str, ...]] = ("rows", *SWEEP_TABLES)  # may stand in a recipe's file as well
 
     model: ModelSettings = field(default_factory=ModelSettings)
     bags: BagSettings = field(default_factory=BagSettings)

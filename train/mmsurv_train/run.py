@@ -7,7 +7,7 @@ pickle. Floats are written by their shortest exact representation, so reading gi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,9 @@ FILES = {
     RUN: (CONFIG, MODEL, PREPROCESS, SPLIT, HISTORY, PREDICTIONS, CASE_PREDICTIONS, METRICS, BASELINE, PROVENANCE),
     CROSS_VALIDATION: (CONFIG, PREDICTIONS, CASE_PREDICTIONS, METRICS, PROVENANCE),
 }
+
+OF_A_SWEEP = ("plan.json", "runs")
+"""What tells the folder of a sweep, which is no run but holds some."""
 
 _IDS = {"slide_id": str, "case_id": str, "part": str}
 
@@ -122,11 +125,13 @@ def read_run(path: Path) -> Run:
     """Open a run folder.
 
     Raises:
-        RunError: it is not one, is incomplete, or was written by a newer version. Its other files are checked when
-            they are asked for, with the same error.
+        RunError: it is not one, is incomplete (also in a fold), or was written by a newer version. What its other
+            files hold is checked when they are asked for, with the same error.
     """
     if not path.is_dir():
         raise RunError(f"{path} is not a folder; a run is the folder that `mmsurv train -o` wrote.")
+    if all((path / name).exists() for name in OF_A_SWEEP):
+        raise RunError(f"{path} is a sweep, not a run: name its runs, {path / 'runs'}/*.")
     try:
         config = load_toml(path / CONFIG)
     except ConfigError as error:
@@ -137,14 +142,28 @@ def read_run(path: Path) -> Run:
             f"{path / CONFIG} says format {found!r}, kind {kind!r}; this version reads format {FORMAT}, "
             f"kinds {', '.join(FILES)}."
         )
-    missing = [name for name in FILES[kind] if not (path / name).is_file()]
-    if missing:
-        raise RunError(f"{path} is not a complete run: {', '.join(missing)} missing. Train it again.")
+    _require(path, [name for name in FILES[kind] if not (path / name).is_file()])
     required.check_keys(config, required.CONFIG, source=path / CONFIG)
     required.check_keys(config, required.OPTIONAL_CONFIG, source=path / CONFIG, optional=True)
     if kind == CROSS_VALIDATION:
         required.check_keys(config, required.FOLDS, source=path / CONFIG)
+        _require(path, [name for k in config["folds"] for name in _missing_of_fold(path, fold_name(k))])
     return Run(path, config)
+
+
+def _missing_of_fold(path: Path, fold: str) -> list[str]:
+    """The fold's folder, or what lacks in it."""
+    if not (path / fold).is_dir():
+        return [fold]
+    return [f"{fold}/{name}" for name in FILES[RUN] if not (path / fold / name).is_file()]
+
+
+def _require(path: Path, missing: Sequence[str]) -> None:
+    if missing:
+        raise RunError(
+            f"{path} is not a complete run: {', '.join(missing)} missing. Delete that run and train it again, or bring "
+            "back what is missing."
+        )
 
 
 def write_config(folder: Path, config: Mapping[str, Any], *, kind: str) -> None:

@@ -101,7 +101,10 @@ class Stack:
                 key.removeprefix(f"{name}."): value for key, value in momentum.items() if key.rpartition(".")[0] == name
             }
             if found:
-                self._adam.state[views[m]] = {key: value.clone() for key, value in found.items()}
+                self._adam.state[views[m]] = {
+                    key: value.to(views[m].device, copy=True) if key != "step" else value.clone()
+                    for key, value in found.items()
+                }
 
     def _new_adam(self) -> tuple[torch.optim.Adam, list[list[nn.Parameter]]]:
         """Adam over views of the parameters, one for each network: it takes a learning rate for each."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
+_mine = threading.local()
+"""Of a thread that works on a share: the event that tells it to stop."""
 
 
 def share_out(items: Sequence[T], cost: Callable[[T], float], n_shares: int) -> list[list[T]]:
@@ -36,41 +38,97 @@ def share_out(items: Sequence[T], cost: Callable[[T], float], n_shares: int) -> 
 def run_beside(work: Callable[[list[T]], None], shares: Sequence[list[T]]) -> None:
     """Run ``work`` on every share, each in a thread of its own; an error is raised here when all have ended.
 
-    Meanwhile torch has one thread in the whole process: its matrix library knows no number for each thread.
+    Meanwhile torch has one thread in the whole process: its matrix library knows no number for each thread. Called
+    within ``work``, shares are worked on one after another. Ctrl-C ends ``work`` where it calls ``stop_if_told``.
     """
-    pool = _pool(len(shares))
-    with _one_thread():
-        futures = [pool.submit(work, share) for share in shares]
-        errors = [error for future in futures if (error := future.exception()) is not None]
+    if hasattr(_mine, "stop"):
+        for share in shares:
+            work(share)
+        return
+    pool, stop = _pool(len(shares)), threading.Event()
+    with one_thread():
+        futures = [pool.submit(_work, work, share, stop) for share in shares]
+        try:
+            wait(futures)
+        except BaseException:
+            stop.set()
+            wait(futures)
+            raise
+    errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
         raise errors[0]
 
 
+class Stopped(BaseException):
+    """Ends the work on a share; whoever waited for it is already on the way out."""
+
+
+def stop_if_told() -> None:
+    """Leave the work on a share if it is no longer wanted."""
+    stop = getattr(_mine, "stop", None)
+    if stop is not None and stop.is_set():
+        raise Stopped
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch has one thread; the number before comes back when the last of those who asked for it has left."""
+    _Single.enter()
+    try:
+        yield
+    finally:
+        _Single.leave()
+
+
+class _Single:
+    """How many are within ``one_thread``, in all threads: the number of torch's threads belongs to the process."""
+
+    depth = 0
+    before = 1
+
+    @classmethod
+    def enter(cls) -> None:
+        with _lock:
+            if not cls.depth:
+                cls.before = torch.get_num_threads()
+            cls.depth += 1
+            torch.set_num_threads(1)
+
+    @classmethod
+    def leave(cls) -> None:
+        with _lock:
+            cls.depth -= 1
+            if not cls.depth:
+                torch.set_num_threads(cls.before)
+
+
+def _work(work: Callable[[list[T]], None], share: list[T], stop: threading.Event) -> None:
+    _mine.stop = stop
+    try:
+        work(share)
+    except Stopped:
+        pass
+    finally:
+        del _mine.stop
+
+
 def _pool(n_threads: int) -> ThreadPoolExecutor:
-    with _lock:
+    with one_thread(), _making:
         if n_threads not in _pools:
-            with _one_thread():
-                started = threading.Barrier(n_threads)
-                pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mmsurv-bags")
-                for future in [pool.submit(_start, started) for _ in range(n_threads)]:
-                    future.result()
+            started = threading.Barrier(n_threads)
+            pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mmsurv-bags")
+            for future in [pool.submit(_start, started) for _ in range(n_threads)]:
+                future.result()
             _pools[n_threads] = pool
         return _pools[n_threads]
+
+
+_making = threading.Lock()
 
 
 def _start(started: threading.Barrier) -> None:
     torch.set_num_threads(1)
     started.wait()  # so that each of these runs in a thread of its own
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # Threads do not live on in a forked process: it makes its own.

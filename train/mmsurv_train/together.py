@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
-
 from mmsurv import provenance
 from mmsurv.config import to_table
-from mmsurv.errors import ConfigError, MmsurvError
-from mmsurv_train import inputs, results, writing
+from mmsurv.errors import MmsurvError
+from mmsurv_train import asked, inputs, results, writing
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Inputs, Sources
-from mmsurv_train.recipe import SplitSettings, TrainRecipe
+from mmsurv_train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from mmsurv.split import Split
@@ -107,7 +105,7 @@ def train_together(
     members, found = _members(configurations, data)
     if not members:
         return found
-    with unfinished.going_on(_request(configurations, sources, data)) as checkpoint:
+    with unfinished.going_on(_request(configurations, members, sources, data, device)) as checkpoint:
         data = inputs.read_features(data, recipe.model, sources, on_slide=watching.on_slide)
         jobs = [FitJob(recipe=one.configuration.recipe, split=one.split) for one in members]
         watching.on_start(data, jobs)
@@ -120,35 +118,11 @@ def train_together(
         for name, of_folds in folds.items():
             origin = writing.Origin(recipe=recipes[name], sources=sources, data=data, record=record)
             found[name] = _write(places[name], origin, of_folds)
-    if any(isinstance(found[name], MmsurvError) for name in folds):
-        unfinished.leave()
-    else:
-        unfinished.delete()
+        if any(isinstance(found[name], MmsurvError) for name in folds):
+            unfinished.leave()
+        else:
+            unfinished.delete()
     return found
-
-
-def make_splits(settings: SplitSettings, cases: pd.DataFrame) -> dict[int, Split]:
-    """The splits a recipe asks for, by fold; one split is fold 0.
-
-    Raises:
-        ConfigError: the one fold asked for does not exist.
-        SplitError: folds that leak, or a part of a fold without an event; names both.
-    """
-    from mmsurv.split import make_folds, make_split, read_folds
-
-    if settings.folds_file is not None:
-        splits = read_folds(Path(settings.folds_file), cases, seed=settings.seed)
-    elif settings.n_folds:
-        splits = make_folds(cases, n_folds=settings.n_folds, seed=settings.seed)
-    elif settings.fold is not None:
-        raise ConfigError("a fold was asked for without folds: add --folds or --folds-file.")
-    else:
-        splits = [make_split(cases, seed=settings.seed, fractions=settings.fractions)]
-    if settings.fold is None:
-        return dict(enumerate(splits))
-    if settings.fold >= len(splits):
-        raise ConfigError(f"fold {settings.fold} does not exist: folds are 0 to {len(splits) - 1}.")
-    return {settings.fold: splits[settings.fold]}
 
 
 def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[list[_Member], dict[str, Outcome]]:
@@ -157,7 +131,7 @@ def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[lis
     failed: dict[str, Outcome] = {}
     for configuration in configurations:
         try:
-            splits = make_splits(configuration.recipe.split, data.cohort.cases)
+            splits = asked.make_splits(configuration.recipe.split, data.cohort.cases)
         except MmsurvError as error:
             failed[configuration.name] = error
             continue
@@ -166,16 +140,20 @@ def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[lis
     return members, failed
 
 
-def _request(configurations: Sequence[Configuration], sources: Sources, data: Inputs) -> dict[str, Any]:
-    """Whatever decides the numbers that come out."""
+def _request(
+    configurations: Sequence[Configuration], members: Sequence[_Member], sources: Sources, data: Inputs, device: str
+) -> dict[str, Any]:
+    """Whatever decides the numbers that come out; where a file lies does not, nor how the device was named."""
     reading = {key: value for key, value in to_table(sources.cohort).items() if key not in ("clinical", "rna")}
     return {
         "order": [one.name for one in configurations],
-        "recipes": {one.name: to_table(one.recipe) for one in configurations},
+        "recipes": {one.name: asked.comparable(one.recipe) for one in configurations},
+        "splits": {one.name: asked.split_digest(one.split) for one in members},
         "cohort": {**reading, "complete_cases": sources.complete_cases},
         "digests": data.digests,
         "cases": list(data.cohort.cases.index),
         "versions": provenance.versions(),
+        "device": device,
     }
 
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsurv import provenance
-from mmsurv.config import from_table, to_table
-from mmsurv.errors import MmsurvError, RunError
+from mmsurv.errors import MmsurvError
 from mmsurv_train import place
 from mmsurv_train import run as runs
+from mmsurv_train.asked import run_as_asked
 from mmsurv_train.inputs import Sources
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.together import Configuration, OnEnd, OnEpoch, OnSlide, OnStart, Watching, train_together
@@ -123,14 +122,7 @@ def _there(configuration: Configuration, path: Path) -> Run | MmsurvError | None
         if not (path / runs.METRICS).is_file():
             place.check_free(path)
             return None
-        run = runs.read_run(path)
-        recipe = from_table(TrainRecipe, run.config["recipe"], source=str(path / runs.CONFIG), where="recipe.")
-        if recipe == configuration.recipe:
-            return run
-        differences = provenance.difference_table(to_table(recipe), to_table(configuration.recipe))
-        return RunError(
-            f"{path} holds a run of another recipe than {configuration.name}:\n{differences}\nMove it away."
-        )
+        return run_as_asked(path, configuration.recipe)
     except MmsurvError as error:
         return error
 

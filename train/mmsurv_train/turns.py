@@ -64,7 +64,8 @@ class Reader:
 
     def __init__(self, turn: Turn, bags: Bags | None, stacks: Sequence[Stack]) -> None:
         self.turn, self.bags, self.stacks = turn, bags, stacks
-        self._asking = [s for s, stack in enumerate(stacks) if stack.model.pools == "attention"]
+        self._seeing = [s for s in range(len(stacks)) if turn.rows(s).shape[1]]
+        self._asking = [s for s in self._seeing if stacks[s].model.pools == "attention"]
 
     @cached_property
     def drawn(self) -> TileBags:
@@ -89,9 +90,9 @@ class Reader:
         pooled: list[Pooled] = [None] * len(self.stacks)
         for s, answer in zip(self._asking, self._attend(rna, training=training), strict=True):
             pooled[s] = answer
-        for s, stack in enumerate(self.stacks):
-            if stack.model.pools == "mean":
-                like = next(stack.model.parameters())
+        for s in self._seeing:
+            if self.stacks[s].model.pools == "mean":
+                like = next(self.stacks[s].model.parameters())
                 pooled[s] = self.means.to(like)[self.turn.rows(s).to(like.device)]
         return pooled
 
@@ -115,7 +116,8 @@ class Reader:
 
     @cached_property
     def _route(self) -> _Route:
-        return _Route.of(self.turn, [(s, self.stacks[s].model) for s in self._asking])
+        models = [(s, self.stacks[s].model) for s in self._asking]
+        return _Route.of(self.turn, models, device=next(models[0][1].parameters()).device)
 
     def _keep(self, route: _Route, like: Tensor, *, training: bool) -> Keep | None:
         rates = {s: self.stacks[s].model.attention_rates() for s in self._asking}
@@ -151,7 +153,7 @@ class _Route:
     """Of each bag, in order: stack, network, whether it is trained on, rows."""
 
     @classmethod
-    def of(cls, turn: Turn, asking: Sequence[tuple[int, SurvivalModel]]) -> _Route:
+    def of(cls, turn: Turn, asking: Sequence[tuple[int, SurvivalModel]], *, device: torch.device) -> _Route:
         rows, askers = [0] * len(turn.slides), [list[tuple[int, int, bool, int]]() for _ in turn.slides]
         pairs, bag_of_row, first, places = list[Tensor | None](), [], 0, []
         for s, model in asking:
@@ -161,7 +163,8 @@ class _Route:
             bag = turn.rows(s).flatten().numpy()[flat]
             by_bag = np.argsort(bag, kind="stable")
             flat, bag = flat[by_bag], bag[by_bag]
-            pairs.append(None if np.array_equal(flat, np.arange(used.size)) else torch.from_numpy(flat))
+            in_order = np.array_equal(flat, np.arange(used.size))
+            pairs.append(None if in_order else torch.from_numpy(flat).to(device))
             bag_of_row.append(np.repeat(bag, n_rows))
             places.append(np.arange(first, first + len(flat) * n_rows))
             first += len(flat) * n_rows
@@ -177,8 +180,8 @@ class _Route:
         return cls(
             rows=rows,
             pairs=pairs,
-            order=torch.from_numpy(order),
-            places=[None if alone else torch.from_numpy(inverse[place]) for place in places],
+            order=torch.from_numpy(order).to(device),
+            places=[None if alone else torch.from_numpy(inverse[place]).to(device) for place in places],
             askers=askers,
         )
 

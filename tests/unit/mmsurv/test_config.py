@@ -1,7 +1,7 @@
 """Recipes: what is wrong with one is said by key."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -26,6 +26,7 @@ class Outer:
     limit: int | None = None
     genes: tuple[str, ...] = ()
     flag: bool = False
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 def build(table):
@@ -50,7 +51,9 @@ def test_a_config_survives_toml(tmp_path) -> None:
     [
         ({"name": "n", "iner": {}}, r"x\.toml: unknown key 'iner'. Did you mean 'inner'\?"),
         ({"name": "n", "inner": {"raet": 1}}, r"unknown key 'inner\.raet'. Did you mean 'rate'\?"),
-        ({"name": "n", "zzz": 1}, "Valid here: flag, genes, inner, limit, name"),
+        ({"name": "n", "zzz": 1}, "Valid here: flag, genes, inner, limit, name, sizes"),
+        ({"name": "n", "genes": "all"}, r"genes must be a list, not 'all'"),
+        ({"name": "n", "sizes": 3}, "sizes must be a table, not 3"),
         ({}, "missing key 'name'"),
         ({"name": 3}, "name must be str, not 3"),
         ({"name": "n", "limit": "many"}, "limit must be int, not 'many'"),
@@ -65,6 +68,32 @@ def test_a_config_survives_toml(tmp_path) -> None:
 def test_a_wrong_key_or_value_is_named(table, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithOthers:
+    BESIDE: ClassVar[tuple[str, ...]] = ("grid", "rows")
+    fit: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("grids", r"unknown key 'grids'. Did you mean 'grid'\?"),
+        ("zzz", "Valid here: fit, grid, rows"),
+        ("grid", "unknown key 'grid'. Valid here: fit, rows"),  # where it may not stand: in a row
+    ],
+)
+def test_keys_that_stand_beside_a_dataclasss_own_are_named_as_well(key: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.from_table(WithOthers, {key: {}}, source="x.toml")
+
+
+def test_an_unknown_recipe_names_the_shipped_ones_once() -> None:
+    with pytest.raises(ConfigError, match=r"^'zzz' is neither a file nor a shipped recipe\. Shipped: bag-size, "):
+        config.load_recipe("zzz", "mmsurv_train.recipes")
+    with pytest.raises(ConfigError, match=r"Did you mean 'default'\? Shipped: bag-size, default"):
+        config.load_recipe("defalt", "mmsurv_train.recipes")
 
 
 def test_an_option_that_was_not_given_changes_nothing() -> None:

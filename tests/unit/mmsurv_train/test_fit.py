@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mmsurv.errors import CohortError, ConfigError, SplitError
+from mmsurv.errors import CohortError, ConfigError, SplitError, StoreError
 from mmsurv.split import Split
 from mmsurv_train.bags import Bags, Draw
 from mmsurv_train.batches import patient_batches, training_slides
@@ -313,3 +313,29 @@ def test_a_device_beyond_the_last_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match=r"fit.device is cuda:2, and the last one here is cuda:1"):
         find_device("cuda:2")
     assert find_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_a_mapped_file_that_is_written_to_while_training_is_refused(study, tmp_path, monkeypatch):
+    """Also where all epochs see the same bags, drawn once."""
+    import shutil
+
+    from mmsurv.cohort import CohortOptions, load_cohort
+    from mmsurv.split import make_split
+    from mmsurv.store import open_store
+    from mmsurv_train.bags import rows
+
+    monkeypatch.setattr(rows, "LOOK_EVERY", 0.0)
+    shutil.copytree(study / "store", tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    options = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
+    cohort = load_cohort(options, store_slides=store.slide_ids())
+    bags = Bags.for_cohort(store, cohort)
+    assert bags.reading == "mapped"
+
+    def write(row):
+        if row["epoch"] == 2:
+            with store.record_path("slide-07").open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(StoreError, match="slide-07"):
+        fit(recipe(epochs=9), cohort, bags, make_split(cohort.cases, seed=0, fractions=(0.6, 0.2, 0.2)), on_epoch=write)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mmsurv.errors import RunError
+from mmsurv.errors import ConfigError, RunError
 from mmsurv.split import Split
 from mmsurv_train import fit as fit_module
 from mmsurv_train.bags import Bags
@@ -137,6 +137,43 @@ def test_after_many_steps_they_are_still_the_same(cohort, bags, dtype, epochs, l
         assert len(mine) == epochs
         for column in ("loss", "validation_loss"):
             np.testing.assert_allclose(alone.history[column], mine[column], rtol=least, atol=0)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_folds_with_other_numbers_of_batches_share_a_pass(cohort, bags, heads):
+    """The smaller one sits out the last step; it is no batch of its own that lacked a death. Also as another stack."""
+    names = cohort.cases.index
+    small, large = (
+        Split(pd.Series(["train"] * n + ["validation"] * (24 - n) + ["test"] * 6, index=names)) for n in (16, 17)
+    )
+    jobs = [
+        FitJob(recipe=recipe(batch_size=8), split=small),
+        FitJob(recipe=recipe(batch_size=8, model={"heads": heads}), split=large),
+    ]
+    together = fit_many(jobs, cohort, bags, dtype=torch.float64)
+    for job, in_company in zip(jobs, together, strict=True):
+        (alone,) = fit_many([job], cohort, bags, dtype=torch.float64)
+        pd.testing.assert_frame_equal(alone.history, in_company.history, rtol=1e-8)
+
+
+def test_models_of_one_call_have_one_device(cohort, bags):
+    jobs = [FitJob(recipe=recipe(device=device), split=splits(cohort)[0]) for device in ("cpu", "auto")]
+    with pytest.raises(ConfigError, match=r"one fit\.device, not auto, cpu"):
+        fit_many(jobs, cohort, bags)
+
+
+def test_a_full_disk_at_a_checkpoint_is_said(cohort, bags, tmp_path, monkeypatch):
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    def full(*_args, **_options):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    checkpoint = Checkpoint(folder=tmp_path, identity="this", every_seconds=0)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\). Free space there"):
+        fit_many(jobs_of(cohort, [recipe()]), cohort, bags, checkpoint=checkpoint)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bag_settings", [{}, {"unit": "slide"}, {"size": 4, "at_prediction": "size"}])

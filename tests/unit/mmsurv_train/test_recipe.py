@@ -7,9 +7,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
 from mmsurv.config import dump_toml, from_table, load_toml, recipe_names, to_table
 from mmsurv.errors import ConfigError
+from mmsurv_train.cli import train
+from mmsurv_train.options import train_recipe_names
 from mmsurv_train.recipe import (
     RECIPES,
     BagSettings,
@@ -31,6 +34,27 @@ TABLE2 = {
 
 def test_the_shipped_recipes():
     assert recipe_names(RECIPES) == ["bag-size", "default", "table1", "table2"]
+
+
+def test_the_help_of_train_names_the_shipped_recipes_it_takes():
+    names = train_recipe_names()
+    assert names == ["default", "table1", "table2"]
+    assert f"({', '.join(names)})" in " ".join(CliRunner().invoke(train, ["--help"]).output.split())
+    for name in set(recipe_names(RECIPES)) - set(names):
+        with pytest.raises(ConfigError, match="has a grid, so it is many settings: train them all with mmsurv sweep"):
+            load_train_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("grids", r"unknown key 'grids'\. Did you mean 'grid'"), ("publish", "Did you mean 'published'"),
+     ("zzz", "Valid here: bags, evaluate, fit, grid, model, published, rna, rows, split, sweep")],
+)  # fmt: skip
+def test_an_unknown_table_is_compared_with_all_a_recipe_may_hold(tmp_path, table, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[{table}]\nx = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_train_recipe(str(path))
 
 
 def test_default_recipe_says_what_the_defaults_are():

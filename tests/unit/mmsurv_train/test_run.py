@@ -15,6 +15,7 @@ from mmsurv.errors import RunError
 from mmsurv_train import place
 from mmsurv_train import run as runs
 from mmsurv_train.scores import Predictions
+from mmsurv_train.sweep import execute, identity
 
 
 def predictions() -> Predictions:
@@ -58,6 +59,33 @@ def test_a_run_without_one_of_its_files_is_refused_by_name(tmp_path, name) -> No
     complete(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(RunError, match=name.replace(".", r"\.")):
+        runs.read_run(tmp_path)
+
+
+def cross_validation(folder) -> None:
+    """Two folds, as small as can be."""
+    complete(folder)
+    config = folder / runs.CONFIG
+    config.write_text("folds = [0, 1]\n" + config.read_text().replace('kind = "run"', 'kind = "cross-validation"'))
+    for k in (0, 1):
+        (folder / runs.fold_name(k)).mkdir()
+        complete(folder / runs.fold_name(k))
+
+
+@pytest.mark.parametrize("name", ["fold-1", "fold-1/model.safetensors"])
+def test_a_cross_validation_without_one_of_its_folds_is_refused_by_name(tmp_path, name) -> None:
+    cross_validation(tmp_path)
+    assert len(runs.read_run(tmp_path).folds()) == 2
+    lost = tmp_path / name
+    lost.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=rf"is not a complete run: {name} missing\. Delete that run and train it again"):
+        runs.read_run(tmp_path)
+
+
+def test_the_folder_of_a_sweep_is_no_run_and_says_where_its_runs_are(tmp_path) -> None:
+    (tmp_path / execute.RUNS).mkdir()
+    (tmp_path / identity.PLAN).write_text("{}")
+    with pytest.raises(RunError, match=rf"is a sweep, not a run: name its runs, {tmp_path}/runs/\*\."):
         runs.read_run(tmp_path)
 
 

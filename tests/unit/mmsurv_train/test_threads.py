@@ -8,7 +8,8 @@ import threading
 import pytest
 import torch
 
-from mmsurv_train.threads import run_beside, share_out
+from mmsurv_train import threads
+from mmsurv_train.threads import one_thread, run_beside, share_out, stop_if_told
 
 
 def test_shares_hold_everything_once_in_order_and_cost_about_the_same():
@@ -48,6 +49,60 @@ def test_an_error_is_raised_after_all_have_ended():
     with pytest.raises(ValueError, match="it was bad"):
         run_beside(work, [["bad"], ["good"]])
     assert ended.is_set()
+
+
+def test_work_within_work_is_done_in_place():
+    done = []
+    run_beside(lambda share: run_beside(done.append, [share, share]), [[1], [2]])
+    assert sorted(done) == [[1], [1], [2], [2]]
+
+
+def test_ctrl_c_ends_the_work_before_it_is_raised(monkeypatch):
+    at_work, ended = threading.Event(), []
+
+    def work(share):
+        at_work.set()
+        try:
+            while True:
+                stop_if_told()
+        finally:
+            ended.append(share)
+
+    real, calls = threads.wait, []
+
+    def interrupted(futures):
+        calls.append(len(futures))
+        at_work.wait()
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return real(futures)
+
+    monkeypatch.setattr(threads, "wait", interrupted)
+    before = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt):
+        run_beside(work, [[1], [2]])
+    assert sorted(ended) == [[1], [2]]
+    assert torch.get_num_threads() == before
+
+
+def test_the_number_of_threads_comes_back_when_the_last_has_left():
+    torch.set_num_threads(2)
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with one_thread():
+            inside.set()
+            leave.wait(20)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(20)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+        leave.set()
+        thread.join()
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

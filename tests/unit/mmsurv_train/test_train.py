@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmsurv.config import to_table
 from mmsurv.errors import CohortError, ConfigError, RunError, SplitError
@@ -20,6 +21,7 @@ from mmsurv_train import inputs
 from mmsurv_train import run as runs
 from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
 from mmsurv_train.train import train
+from mmsurv_train.unfinished import threads
 
 RECIPE = TrainRecipe(
     model=ModelSettings(name="joint"),
@@ -134,6 +136,44 @@ def test_a_stopped_training_is_not_gone_on_with_by_another_recipe(sources, tmp_p
         train(RECIPE, sources, tmp_path / "run", command="", on_epoch=stop)
     with pytest.raises(RunError, match=r"recipes\.run\.fit\.learning_rate  0\.0005 → 0\.1"):
         train(with_fit(learning_rate=0.1), sources, tmp_path / "run", command="")
+
+
+def test_a_training_that_was_stopped_while_it_read_leaves_nothing_and_says_so(sources, tmp_path, caplog) -> None:
+    def stop(_n_slides: int) -> None:
+        raise KeyboardInterrupt("by the user")
+
+    with pytest.raises(KeyboardInterrupt, match="by the user"):
+        train(RECIPE, sources, tmp_path / "run", command="", on_slide=stop)
+    assert list(tmp_path.iterdir()) == []
+    assert "Nothing of the training was kept yet: the same command begins anew" in caplog.text
+
+
+def test_a_second_training_at_the_same_place_is_refused_and_the_first_ends(sources, tmp_path) -> None:
+    refused: list[str] = []
+
+    def again(_job: int, _row) -> None:
+        if not refused:
+            with pytest.raises(RunError, match=r"another mmsurv is training there") as error:
+                train(RECIPE, sources, tmp_path / "run", command="second")
+            refused.append(str(error.value))
+
+    run = train(RECIPE, sources, tmp_path / "run", command="first", on_epoch=again)
+    assert str(tmp_path / ".run.checkpoint") in refused[0]
+    assert run.provenance["command"] == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.usefixtures("state_at_once")
+def test_a_training_goes_on_and_is_recorded_with_the_threads_it_was_begun_with(sources, tmp_path) -> None:
+    def stop(job: int, row) -> None:
+        if (job, row["epoch"]) == (2, 2):
+            raise KeyboardInterrupt("by the user")
+
+    now = torch.get_num_threads()
+    with threads(now + 1), pytest.raises(KeyboardInterrupt, match="by the user"):
+        train(RECIPE, sources, tmp_path / "run", command="", on_epoch=stop)
+    assert train(RECIPE, sources, tmp_path / "run", command="").provenance["threads"] == now + 1
+    assert torch.get_num_threads() == now
 
 
 def test_a_fold_without_an_event_is_named_before_any_feature_is_read(sources, study, tmp_path, monkeypatch) -> None:

@@ -77,6 +77,15 @@ def test_a_run_that_is_there_is_not_trained_again(sources, passes, tmp_path) -> 
     assert list(found) == ["a", "b"]
 
 
+def test_a_run_that_lost_a_fold_is_not_taken_for_a_complete_one(sources, passes, tmp_path) -> None:
+    train(RECIPE, sources, tmp_path / "a", command="")
+    (tmp_path / "a" / "fold-1").rename(tmp_path / "elsewhere")
+    chosen, places = configurations(a=RECIPE), {"a": tmp_path / "a"}
+    found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
+    assert "is not a complete run: fold-1 missing. Delete that run and train it again" in str(found["a"])
+    assert len(passes) == 1
+
+
 def test_a_place_that_holds_something_else_is_a_failure_of_that_configuration(sources, tmp_path) -> None:
     train(RECIPE, sources, tmp_path / "a", command="")
     (tmp_path / "b").mkdir()
@@ -84,7 +93,7 @@ def test_a_place_that_holds_something_else_is_a_failure_of_that_configuration(so
     chosen = configurations(a=with_fit(seed=9), b=RECIPE)
     places = {one.name: tmp_path / one.name for one in chosen}
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
-    assert "holds a run of another recipe than a:\n  fit.seed  0 → 9" in str(found["a"])
+    assert "holds a run of another recipe than the one asked for:\n  fit.seed  0 → 9" in str(found["a"])
     assert "is not empty" in str(found["b"])
 
 

@@ -66,7 +66,9 @@ class DrawnBags:
         Raises:
             StoreError: a file is no longer the one that was opened.
         """
-        return self._on_device([self._spans[index] for index in order], readers)
+        bags = [self._spans[index] for index in order]
+        self._rows.check(bags)  # also of bags that were drawn long ago
+        return self._on_device(bags, readers)
 
     def means(self) -> Tensor:
         """Mean of the tiles of each bag, (B, D) float32; bags of whole slides are not read for it."""

@@ -9,8 +9,7 @@ Shape suffixes: N tiles, D feature dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmsurv.errors import StoreError
+from mmsurv_train.threads import one_thread, stop_if_told
 
 BLOCK_ELEMENTS = 1 << 18
 """Feature values summed at a time: 1 MiB of float32, which stays in the cache from the first sum to the last."""
@@ -69,8 +69,9 @@ def moments_of(blocks: Iterable[Tensor], slide_id: str, n_tiles: int) -> Moments
         StoreError: a feature is NaN or Inf; names the slide and the first such row.
     """
     parts, bad, start = [], [], 0
-    with _one_thread():
+    with one_thread():  # blocks are too small to be split among cores, and have the same bits with any number of them
         for block in blocks:
+            stop_if_told()
             part = _of_block(block)
             if part is None:
                 bad += [start + row for row in _not_finite(block)]
@@ -83,20 +84,6 @@ def moments_of(blocks: Iterable[Tensor], slide_id: str, n_tiles: int) -> Moments
             "Encode the slide again, or leave it out."
         )
     return merged(parts)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Blocks are too small to be split among cores, and then have the same bits with any number of them."""
-    before = torch.get_num_threads()
-    if before == 1:  # a number that is set is also what later threads start with: it is not set for nothing
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _of_block(x_ND: Tensor) -> Moments | None:
