@@ -136,7 +136,7 @@ def test_a_dry_run_of_another_plan_is_refused_field_by_field_and_no_run_is_given
         (f"runs/{SLOW}/metrics.json", '{"parts": ', "metrics.json: not JSON", f"runs/{SLOW}"),
         (f"runs/{SLOW}/config.toml", None, "config.toml", f"runs/{SLOW}"),
         (f"runs/{SLOW}/fold-1/split.csv", None, "split.csv missing.", f"runs/{SLOW}"),
-        (f"runs/{SLOW}/fold-1", None, "fold-1 is not a folder", f"runs/{SLOW}"),
+        (f"runs/{SLOW}/fold-1", None, "fold-1 missing.", f"runs/{SLOW}"),
     ],
 )
 def test_what_is_damaged_is_named_and_made_again_once_its_folder_is_deleted(again, tmp_path, file, text, said, remedy):

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mmsurv.config import to_table
+from mmsurv.config import from_table
 from mmsurv.errors import MmsurvError, RunError
 from mmsurv.store.commit import publish_bytes
 from mmsurv_train import run as runs
+from mmsurv_train.asked import comparable
 from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.sweep import identity, possible, rescore, text
 from mmsurv_train.sweep.damage import repairable
 from mmsurv_train.sweep.identity import CHECKPOINT, RUNS
@@ -37,8 +39,6 @@ LOCK = ".lock"
 TABLE_CSV = "table.csv"
 TABLE_MD = "table.md"
 PUBLISHED = "published.md"
-NOT_COMPARED = (("split", "folds_file"), ("fit", "device"))
-"""Settings by which runs are not told apart: plan.json has what the file holds, and which device it came to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,8 @@ def complete(plan: Plan, out: Path) -> dict[str, Run]:
         if not place.exists():
             continue
         run = _read_whole(place)
-        if _compared(run.config["recipe"]) != _compared(to_table(planned.recipe)):
+        there = from_table(TrainRecipe, run.config["recipe"], source=str(place / runs.CONFIG), where="recipe.")
+        if comparable(there) != comparable(planned.recipe):  # folds and device are compared by plan.json
             raise RunError(f"{place} is a run of other settings than the plan's. Move it out of the sweep's folder.")
         found[planned.name] = run
     return found
@@ -139,14 +140,6 @@ def _read_whole(place: Path) -> Run:
     except MmsurvError as error:
         raise repairable(error, place, "trains") from error
     return run
-
-
-def _compared(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    tables = {name: dict(table) if isinstance(table, Mapping) else table for name, table in recipe.items()}
-    for place, key in NOT_COMPARED:
-        if isinstance(tables.get(place), dict):
-            tables[place].pop(key, None)
-    return tables
 
 
 def _trained(

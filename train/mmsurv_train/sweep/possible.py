@@ -14,6 +14,7 @@ import pandas as pd
 
 from mmsurv.errors import SplitError
 from mmsurv_train import inputs
+from mmsurv_train.asked import make_splits
 from mmsurv_train.inputs import Inputs, Sources
 from mmsurv_train.sweep.plan import Plan
 
@@ -41,8 +42,6 @@ def look(plan: Plan, sources: Sources) -> Facts:
         CohortError, StoreError: the data cannot be used.
         SplitError: a split cannot be made, or one of its parts cannot be trained or validated on.
     """
-    from mmsurv_train.asked import make_splits
-
     training: dict[str, int] = {}
     whole: dict[tuple[str, str], int] = {}
     random_weights = False
