@@ -191,7 +191,7 @@ class _SoftmaxPool(torch.autograd.Function):
                 ds_G1R = plan.rows_of(group, ds_T)[:, None]
                 mean_G1R = plan.rows_of(group, mean_T)[:, None]
                 u_GDR = plan.rows_of(group, u_TD).mT if a_GNR is None else None
-                du_GRD = torch.zeros_like(dz_GRD)
+                du_GRD, rest_GR = torch.zeros_like(dz_GRD), torch.zeros_like(mean_G1R[:, 0])
                 for place, x_GnD in blocks:
                     t_GnR = _product(x_GnD, dz_GRD.mT)
                     if keep_GNR is None:
@@ -203,6 +203,11 @@ class _SoftmaxPool(torch.autograd.Function):
                     else:
                         t_GnR *= torch.exp(_product(x_GnD, u_GDR) - log_sum_G1R)
                     _add_product(du_GRD, t_GnR.mT, x_GnD)
+                    rest_GR += t_GnR.sum(1)
+                if keep_GNR is None:
+                    # Gradients of a bag's logits add up to 0. What rounding left is taken back: where features are far
+                    # from 0, it would be multiplied by all of their mean.
+                    du_GRD -= rest_GR[..., None] * plan.rows_of(group, z_TD)
                 plan.put_rows(group, du_TD, du_GRD)
 
         moved = [group for group in reversed(plan.groups) if bool(plan.rows_of(group, moved_T).any())]

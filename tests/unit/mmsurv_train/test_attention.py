@@ -247,3 +247,18 @@ def test_an_error_in_one_thread_is_raised(module, monkeypatch):
 
     with pytest.raises(OSError, match="the disk is gone"):
         module(torch.randn(1, 5, 1, 8), Broken(bags_of(5, 4, 3, 2, 1)))
+
+
+def test_features_far_from_zero_cost_the_gradient_no_digits():
+    """What is alike in all tiles drops out of the softmax's gradient, and so must its rounding."""
+    torch.manual_seed(0)
+    bags = [torch.rand(500, 64).half() + 4 for _ in range(3)]
+    module = CrossAttention(feature_dim=64, dim=16)
+    query = torch.randn(1, 3, 1, 16)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        module = module.to(dtype)
+        asked = query.to(dtype).requires_grad_()
+        gradients.append(torch.autograd.grad(module(asked, bags).sum(), asked)[0].double())
+    error = (gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()
+    assert error < 2e-5
