@@ -200,7 +200,7 @@ class Pass:
             if rna_PG is None:
                 return None
             found.append(rna_PG[rows.to(rna_PG.device)])
-        return torch.stack(found)
+        return found[0][None] if len(found) == 1 else torch.stack(found)
 
     def _step(self, turn: Turn, step: int) -> None:
         self._step_number = self.epoch * 100_000 + step
