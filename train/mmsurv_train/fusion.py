@@ -42,7 +42,7 @@ class SurvivalModel(nn.Module):
     def standardise_by(self, mean_MD: Tensor, sd_MD: Tensor) -> None:
         """Standardise features by the mean and standard deviation of the training part's tiles; (D,) for all alike."""
 
-    def ask(self, rna_MBG: Tensor) -> Tensor:
+    def ask(self, rna_MBG: Tensor | None) -> Tensor:
         """What to look for: u of ``pool.softmax_pool``, (M, B, R, D). Models whose ``pools`` is "attention" only."""
         raise ValueError(f"{type(self).__name__} weighs all tiles alike: it has no attention to show")
 
@@ -68,7 +68,7 @@ class SurvivalModel(nn.Module):
         read = as_bags(bags, feature_dim=dim)
         if self.pools == "mean":
             return self.answer(rna_MBG, _means(read, like)[None])
-        u_BMRD = self.ask(_given(rna_MBG)).transpose(0, 1)
+        u_BMRD = self.ask(rna_MBG).transpose(0, 1)
         z_TD, s_T = softmax_pool(u_BMRD.flatten(0, 2), [u_BMRD.shape[1] * u_BMRD.shape[2]] * len(u_BMRD), read)
         z_BMRD, s_BMR = z_TD.view_as(u_BMRD), s_T.view(u_BMRD.shape[:3])
         return self.answer(rna_MBG, (z_BMRD.transpose(0, 1), s_BMR.transpose(0, 1)))
@@ -127,7 +127,7 @@ class CrossAttentionFusion(SurvivalModel):
     def attention_rates(self) -> tuple[float, ...]:
         return self.attention_dropout.rates
 
-    def ask(self, rna_MBG: Tensor) -> Tensor:
+    def ask(self, rna_MBG: Tensor | None) -> Tensor:
         return self.cross_attention.ask(self.query(_given(rna_MBG))[:, :, None])
 
     def answer(self, rna_MBG: Tensor | None, pooled: Pooled) -> Tensor:

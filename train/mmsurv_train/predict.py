@@ -182,19 +182,13 @@ def _pooled(
         else:
             mean_BD = torch.cat([bags.mean(slides) for slides in asked.slides])
         return [mean_BD[None] for _ in models]
-    us_BMRD = [model.ask(_given(rna)).transpose(0, 1) for model, rna in zip(models, rnas, strict=True)]
+    us_BMRD = [model.ask(rna).transpose(0, 1) for model, rna in zip(models, rnas, strict=True)]
     zs_BXD = softmax_pool_each([u_BMRD.flatten(1, 2) for u_BMRD in us_BMRD], bags.draw(asked.slides, size=asked.size))
     pooled: list[Pooled] = []
     for z_BXD, u_BMRD in zip(zs_BXD, us_BMRD, strict=True):
         z_MBRD = z_BXD.view(u_BMRD.shape).transpose(0, 1)
         pooled.append((z_MBRD, z_MBRD.new_ones(z_MBRD.shape[:3])))
     return pooled
-
-
-def _given(rna_MBG: Tensor | None) -> Tensor:
-    if rna_MBG is None:
-        raise ValueError("this model needs RNA")
-    return rna_MBG
 
 
 def find_device(name: str) -> torch.device:

@@ -102,7 +102,7 @@ class Reader:
             return []
         route, parts, shapes = self._route, [], []
         for s, pairs in zip(self._asking, route.pairs, strict=True):
-            u_MBRD = self.stacks[s].model.ask(_given(rna[s]))
+            u_MBRD = self.stacks[s].model.ask(rna[s])
             shapes.append(u_MBRD.shape)
             parts.append(u_MBRD.flatten(0, 2) if pairs is None else u_MBRD.flatten(0, 1)[pairs].flatten(0, 1))
             del u_MBRD  # these are what grows with the patients: none is kept for longer than it is needed
@@ -202,9 +202,3 @@ def _back(
 def _rows_of(model: SurvivalModel) -> int:
     """Rows of u of one network and bag: one for each head."""
     return model.cross_attention.heads  # type: ignore[union-attr, return-value]
-
-
-def _given(rna_MBG: Tensor | None) -> Tensor:
-    if rna_MBG is None:
-        raise ValueError("this model needs RNA")
-    return rna_MBG

@@ -30,6 +30,7 @@ from mmsurv_train.sweep.identity import CHECKPOINT, RUNS
 from mmsurv_train.sweep.plan import Plan, Planned
 from mmsurv_train.sweep.recipe import AtPrediction
 from mmsurv_train.sweep.table import Result, table
+from mmsurv_train.unfinished import threads
 
 if TYPE_CHECKING:
     from mmsurv_train.run import Run
@@ -83,7 +84,7 @@ def sweep(
     facts = possible.look(plan, sources)
     with _alone(out):
         there = identity.settle(out, wanted)
-        with _threads(int(there["threads"])):
+        with threads(int(there["threads"])):  # another number may sum in another order, and change the last bit
             done = _trained(plan, sources, out, command=command, watching=watching)
             results = _evaluated(plan, sources, out, done)
         numbers = table(plan, results)
@@ -229,16 +230,3 @@ def _alone(out: Path) -> Iterator[None]:
                 f"another mmsurv sweep is at work in {out}. Wait for it, or name another folder with -o."
             ) from None
         yield
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """As many threads as the sweep began with: another number may sum in another order, and change the last bit."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
