@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from mmsurv_train.attention import CrossAttention
@@ -36,11 +38,26 @@ def padded(bags):
 
 @pytest.mark.parametrize(("heads", "queries"), [(1, 1), (4, 1), (2, 3), (12, 1), (6, 4)])
 def test_value_and_gradients_equal_torch(heads, queries):
-    torch.manual_seed(heads * 10 + queries)
+    compare(LENGTHS, heads, queries, heads * 10 + queries)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    st.sampled_from([1, 2, 3, 4, 6]),
+    st.integers(1, 3),
+    st.integers(0, 1000),
+)
+def test_value_and_gradients_equal_torch_for_drawn_shapes(lengths, heads, queries, seed):
+    compare(lengths, heads, queries, seed)
+
+
+def compare(lengths, heads, queries, seed):
+    torch.manual_seed(seed)
     module = CrossAttention(feature_dim=FEATURES, dim=DIM, heads=heads).double()
     mean, sd = torch.randn(FEATURES).double(), torch.rand(FEATURES).double() + 0.5
     module.standardise_by(mean, sd)
-    bags = [torch.randn(n, FEATURES, dtype=torch.float64) * 2 + 1 for n in LENGTHS]
+    bags = [torch.randn(n, FEATURES, dtype=torch.float64) * 2 + 1 for n in lengths]
     ours = torch.randn(len(bags), queries, DIM, dtype=torch.float64, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()
     probe = torch.randn(len(bags), queries, DIM, dtype=torch.float64)
@@ -60,4 +77,4 @@ def test_value_and_gradients_equal_torch(heads, queries):
     torch.testing.assert_close(module.value.bias.grad[0], reference.in_proj_bias.grad[2 * DIM :])
     module(ours[None], bags, weights=weights_of_ours)
     for index, (weight_QHN,) in enumerate(weights_of_ours):
-        torch.testing.assert_close(weight_QHN.transpose(0, 1), weights[index, :, :, : LENGTHS[index]])
+        torch.testing.assert_close(weight_QHN.transpose(0, 1), weights[index, :, :, : lengths[index]])
