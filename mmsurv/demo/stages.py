@@ -18,7 +18,7 @@ import click
 from mmsurv.demo.folder import DemoFolder
 from mmsurv.errors import JobFailedError
 
-MODELS = ("cross-attention", "joint", "wsi", "rna")
+MODELS = ("cross-attention", "joint", "wsi-mean", "rna")
 
 TILES = 48
 """Tiles per slide: what two cores encode in about a minute."""
@@ -88,7 +88,7 @@ def stages(folder: DemoFolder, *, folds: int, weights: str | None) -> list[Stage
 _TITLES = {
     "cross-attention": "the RNA asks, the tiles answer.",
     "joint": "the baseline: mean of the tiles beside the RNA.",
-    "wsi": "the slides alone.",
+    "wsi-mean": "the slides alone.",
     "rna": "the RNA alone.",
 }
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mmsurv_train.cox import neg_log_partial_likelihood
-from mmsurv_train.fusion import build_model, model_names, narrow
+from mmsurv_train.dims import Dims
+from mmsurv_train.models import build_model, model_names, narrow
 from mmsurv_train.recipe import ModelName, ModelSettings
 
 GENES, DIM, PATIENTS = 6, 5, 8
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.parametrize("name", model_names())
 
 def build(name, *, seed=0, **settings):
     settings = ModelSettings(name=name, dim=16, query_hidden=8, rna_widths=(7,), **settings)
-    model = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=[seed])
+    model = build_model(settings, Dims(features=DIM, genes=GENES), seeds=[seed])
     model.standardise_by(torch.full((DIM,), 0.2), torch.full((DIM,), 1.5))
     return model
 
@@ -89,23 +90,23 @@ def test_saved_state_holds_all_that_scores(name, inputs):
     """Also the feature scales: a model is whole with its state."""
     model = build(name, seed=0).eval()
     settings = ModelSettings(name=name, dim=16, query_hidden=8, rna_widths=(7,))
-    fresh = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=[9]).eval()
+    fresh = build_model(settings, Dims(features=DIM, genes=GENES), seeds=[9]).eval()
     fresh.load_state_dict(copy.deepcopy(model.state_dict()))
     assert torch.equal(fresh(*inputs), model(*inputs))
 
 
 def test_networks_side_by_side_are_each_as_if_alone(name, inputs):
     settings = ModelSettings(name=name, dim=16, query_hidden=8, rna_widths=(7,))
-    together = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=[5, 6, 7])
+    together = build_model(settings, Dims(features=DIM, genes=GENES), seeds=[5, 6, 7])
     risks = together.eval()(*inputs)
     for m, seed in enumerate([5, 6, 7]):
-        alone = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=[seed]).eval()
+        alone = build_model(settings, Dims(features=DIM, genes=GENES), seeds=[seed]).eval()
         torch.testing.assert_close(alone(*inputs)[0], risks[m])
 
 
 def test_leaving_some_networks_leaves_them_as_they_were(name, inputs):
     settings = ModelSettings(name=name, dim=16, query_hidden=8, rna_widths=(7,))
-    model = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=[5, 6, 7]).eval()
+    model = build_model(settings, Dims(features=DIM, genes=GENES), seeds=[5, 6, 7]).eval()
     before = model(*inputs)
     narrow(model, [0, 2])
     torch.testing.assert_close(model(*inputs), before[[0, 2]])
@@ -118,13 +119,13 @@ def test_dropout_is_each_networks_own(name, inputs):
     settings = ModelSettings(name=name, dim=16, query_hidden=8, rna_widths=(7,), dropout=0.5)
 
     def risks(seeds, step):
-        model = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=seeds).train()
+        model = build_model(settings, Dims(features=DIM, genes=GENES), seeds=seeds).train()
         model.noise.begin(step, [5] * len(seeds))
         return model(*inputs)
 
     together = risks([5, 6], 3)
     torch.testing.assert_close(risks([6], 3)[0], together[1])
     assert not torch.allclose(risks([6], 4)[0], together[1])
-    still = build_model(settings, feature_dim=DIM, n_genes=GENES, seeds=[6]).eval()(*inputs)[0]
+    still = build_model(settings, Dims(features=DIM, genes=GENES), seeds=[6]).eval()(*inputs)[0]
     torch.testing.assert_close(together[1, 5:], still[5:])
     assert not torch.allclose(together[1, :5], still[:5])

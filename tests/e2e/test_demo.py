@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_demo_ends_with_one_table_of_four_models_and_a_report(finished: tuple[Path, str]) -> None:
     where, printed = finished
     end = printed[printed.index("Simulated data, random encoder weights") :]
-    for model in ("cross-attention", "joint", "wsi", "rna"):
+    for model in ("cross-attention", "joint", "wsi-mean", "rna"):
         cell = r"\d\.\d{3} \[\d\.\d\d, \d\.\d\d\]"
         assert re.search(rf"^{model} +{cell} +{cell}$", end, re.M), end
     report = Path(end.strip().splitlines()[-1].removeprefix("Report: "))

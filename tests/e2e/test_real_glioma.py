@@ -16,7 +16,7 @@ from mmsurv.store import open_store
 from mmsurv_train import metrics
 from mmsurv_train import run as runs
 
-MODELS = ("cross-attention", "joint", "wsi", "rna")
+MODELS = ("cross-attention", "joint", "wsi-mean", "rna")
 RECIPE = '[fit]\nepochs = 8\ndevice = "cpu"\n[evaluate]\nn_bootstrap = 200\n'
 
 

@@ -83,7 +83,7 @@ def test_a_first_command_that_forgot_the_store_leaves_the_folder_to_the_right_on
 
 
 def test_a_first_command_that_forgot_the_rna_of_one_of_its_models_trains_nothing(place, data, study, tmp_path):
-    both = RECIPE.replace('"fit.learning_rate" = [0.001, 0.01]', '"model.name" = ["wsi", "joint"]')
+    both = RECIPE.replace('"fit.learning_rate" = [0.001, 0.01]', '"model.name" = ["wsi-mean", "joint"]')
     (tmp_path / "both.toml").write_text(both, encoding="utf-8")
     only = ["--clinical", study / "clinical.csv", "--store", study / "store"]
     message = refused(tmp_path / "both.toml", *only, "-o", tmp_path / "sweep", code=2)

@@ -26,7 +26,7 @@ from mmsurv_train.scores import Predictions
 from mmsurv_train.unfinished import threads
 
 if TYPE_CHECKING:
-    from mmsurv_train.fusion import SurvivalModel
+    from mmsurv_train.models import SurvivalModel
     from mmsurv_train.preprocess import Preprocess
 
 SHOWN = 5
@@ -70,13 +70,13 @@ def evaluate(
     members, recipe = run.folds() or [run], _recipe(run)
     models = [load_model(member) for member in members]
     sources = inputs.read_sources(run.config, run=run.path, store=store, clinical=clinical, rna=rna, memory=memory)
-    data = inputs.join_tables(recipe.model, sources, only={name: run.provenance[name] for name in ("slides", "cases")})
+    data = inputs.join_tables(recipe, sources, only={name: run.provenance[name] for name in ("slides", "cases")})
     inputs.check_digests(data, run.provenance["digests"], run=run.path)
     for member, (_, preprocess) in zip(members, models, strict=True):
         _check_dim(member, preprocess, data, sources)
     differences: list[str] = []
     with threads(run.provenance["threads"]):  # another number may sum in another order, and change the last bit
-        data = inputs.read_features(data, recipe.model, sources)
+        data = inputs.read_features(data, recipe, sources)
         scored = _score_again(members, models, data)
     for member, one in zip(members, scored, strict=True):
         differences += _compare(member, one.predictions, one.metrics)
@@ -96,15 +96,13 @@ def load_model(run: Run) -> tuple[SurvivalModel, Preprocess]:
     Raises:
         RunError: the saved weights or scaling do not fit the run's recipe.
     """
-    from mmsurv_train.fusion import build_model
+    from mmsurv_train.models import build_model
     from mmsurv_train.preprocess import Preprocess
 
     recipe = _recipe(run)
     try:
         preprocess = Preprocess.from_table(runs.read_json(run.path / runs.PREPROCESS))
-        model = build_model(
-            recipe.model, feature_dim=preprocess.feature_dim, n_genes=preprocess.n_genes, seeds=recipe.fit.seeds
-        )
+        model = build_model(recipe.model, preprocess.dims, seeds=recipe.fit.seeds)
         model.load_state_dict(run.weights())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RunError):
@@ -131,7 +129,7 @@ def _score_again(
 
 def _check_dim(run: Run, preprocess: Preprocess, data: inputs.Inputs, sources: inputs.Sources) -> None:
     """Raises RunError: the store's features are of another width than the model's."""
-    if _recipe(run).model.needs_tiles and data.store is not None and data.store.dim != preprocess.feature_dim:
+    if _recipe(run).needs_tiles and data.store is not None and data.store.dim != preprocess.feature_dim:
         raise RunError(
             f"{run.path}: the model takes {preprocess.feature_dim} features per tile, and those of {sources.store} "
             f"have {data.store.dim}. Give the run's store with --store, or train again."

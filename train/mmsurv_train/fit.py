@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from mmsurv.errors import CohortError, ConfigError, MmsurvError, SplitError
 from mmsurv_train.bags import Bags
 from mmsurv_train.checkpoint import Checkpoint, SavedPass
-from mmsurv_train.fusion import SurvivalModel, n_parameters
+from mmsurv_train.models import Known, SurvivalModel, n_parameters
 from mmsurv_train.passes import Pass
 from mmsurv_train.patients import Patients, scorable_cases, slides_of
 from mmsurv_train.predict import find_device
+from mmsurv_train.prepare import fit_scales, known_of
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.stack import Network, model_of
@@ -150,12 +150,12 @@ def fit_many(
             failed[index] = FitFailed(error=error)
     results: dict[int, list[Any]] = {index: [] for index in range(len(jobs))}
     for number, together in enumerate(_passes(networks)):
-        tiles = prepared.bags if together[0].recipe.model.needs_tiles else None
+        tiles = prepared.bags if together[0].recipe.needs_tiles else None
         running = Pass(
             together,
             prepared.patients,
             tiles,
-            prepared.rna,
+            prepared.of_patients,
             device=device,
             dtype=dtype,
             on_epoch=lambda one, row: on_epoch(one.job, {"seed": one.seed, **row}) if on_epoch else None,
@@ -166,7 +166,7 @@ def fit_many(
             running.run()
         for network, course in running.courses.items():
             results[network.job].append(course)
-        prepared.forget_rna()
+        prepared.forget()
     return [failed[index] if index in failed else _result(results[index]) for index in range(len(jobs))]
 
 
@@ -179,8 +179,8 @@ class _Preparation:
     device: torch.device
     dtype: torch.dtype
     _scales: dict[Any, Preprocess] = field(default_factory=dict)
-    _rna: dict[int, Tensor] = field(default_factory=dict)
-    _known: dict[Any, set[str]] = field(default_factory=dict)
+    _values: dict[Any, Known] = field(default_factory=dict)
+    _usable: dict[Any, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         slides = slides_of(self.cohort, self.bags) if self.bags is not None else {}
@@ -189,12 +189,12 @@ class _Preparation:
 
     def networks(self, index: int, job: FitJob) -> list[Network]:
         """The networks of one job."""
-        model = job.recipe.model
-        needs = (model.name, model.needs_rna, model.needs_tiles)
-        if needs not in self._known:
-            self._known[needs] = set(scorable_cases(model, self.cohort, self.bags))
-        train = _part(job.split, "train", self.cohort, self._known[needs])
-        validation = _part(job.split, "validation", self.cohort, self._known[needs])
+        recipe = job.recipe
+        needs = (recipe.model.name, recipe.inputs, recipe.may_lack, recipe.clinical.columns)
+        if needs not in self._usable:
+            self._usable[needs] = set(scorable_cases(recipe, self.cohort, self.bags))
+        train = _part(job.split, "train", self.cohort, self._usable[needs])
+        validation = _part(job.split, "validation", self.cohort, self._usable[needs])
         preprocess = self._preprocess(job, train)
         rows = [pd.Index(part).map(self._row).to_numpy(dtype="int64") for part in (train, validation)]
         fit = job.recipe.fit
@@ -203,34 +203,29 @@ class _Preparation:
             for seed in range(fit.seed, fit.seed + fit.n_seeds)
         ]
 
-    def rna(self, network: Network) -> Tensor | None:
-        """RNA (P, G) of all patients as a network sees it; zeros for patients without, whom it does not see."""
-        preprocess = network.preprocess
-        if not preprocess.n_genes or self.cohort.rna is None:
-            return None
-        if id(preprocess) not in self._rna:
-            having = [case for case in self.patients.case_ids if case in self.cohort.rna.index]
-            rna_PG = torch.zeros(len(self.patients), preprocess.n_genes, dtype=self.dtype)
-            rna_PG[[self._row[case] for case in having]] = torch.from_numpy(
-                preprocess.rna(self.cohort.rna.loc[having])
-            ).to(self.dtype)
-            self._rna[id(preprocess)] = rna_PG.to(self.device)
-        return self._rna[id(preprocess)]
+    def of_patients(self, network: Network) -> Known:
+        """What a network knows of all patients besides tiles, (1, P, …); zeros for those without, whom it does not see
+        or is told so."""
+        preprocess, recipe = network.preprocess, network.recipe
+        key = (id(preprocess), recipe.inputs, recipe.may_lack)
+        if key not in self._values:
+            self._values[key] = known_of(
+                self.patients.case_ids, preprocess, recipe, self.cohort, self.bags, dtype=self.dtype, device=self.device
+            )
+        return self._values[key]
 
-    def forget_rna(self) -> None:
+    def forget(self) -> None:
         """Let go of what the networks of a pass shared."""
-        self._rna.clear()
+        self._values.clear()
 
     def _preprocess(self, job: FitJob, train: list[str]) -> Preprocess:
-        model = job.recipe.model
-        key = (tuple(train), job.recipe.rna, model.needs_rna, model.needs_tiles)
+        recipe = job.recipe
+        of_loss = (recipe.fit.loss == "nll", recipe.fit.nll_bins)
+        of_sets = (recipe.model.name == "co-attention", recipe.model.gene_sets, recipe.model.least_genes)
+        key = (tuple(train), recipe.rna, recipe.clinical, recipe.inputs, of_loss, of_sets)
         if key not in self._scales:
-            features = None
-            if model.needs_tiles and self.bags is not None:
-                slides = slides_of(self.cohort, self.bags)
-                features = self.bags.statistics([slide for case in train for slide in slides[case]])
-            rna = self.cohort.rna.loc[train] if model.needs_rna and self.cohort.rna is not None else None
-            self._scales[key] = Preprocess.fit(rna, job.recipe.rna, features=features)
+            slides = slides_of(self.cohort, self.bags) if recipe.needs_tiles else {}
+            self._scales[key] = fit_scales(recipe, train, self.cohort, self.bags, slides)
         return self._scales[key]
 
 
@@ -239,7 +234,7 @@ def _passes(networks: Sequence[Network]) -> list[list[Network]]:
     alike: dict[Any, list[Network]] = {}
     for network in networks:
         recipe = network.recipe
-        key = (recipe.bags, recipe.fit.batch_size, recipe.fit.data_seed, recipe.model.needs_tiles)
+        key = (recipe.bags, recipe.fit.batch_size, recipe.fit.data_seed, recipe.needs_tiles)
         alike.setdefault(key, []).append(network)
     passes = []
     for group in alike.values():
@@ -260,11 +255,11 @@ def _passes(networks: Sequence[Network]) -> list[list[Network]]:
 def _bytes_of(network: Network) -> int:
     """What a network needs in training: its parameters five times (gradient, two moments, the best), its RNA thrice,
     and what it asks of each bag and is answered, with gradients and copies."""
-    sizes = {"feature_dim": network.preprocess.feature_dim, "n_genes": network.preprocess.n_genes}
-    parameters = n_parameters(network.recipe.model, **sizes)
+    dims, model = network.preprocess.dims, network.recipe.model
+    parameters = n_parameters(model, dims)
     seen = len(network.train) + len(network.validation)
-    vectors = 8 * (network.recipe.model.heads if network.recipe.model.name == "cross-attention" else 1)
-    return 4 * (5 * parameters + seen * (3 * network.preprocess.n_genes + vectors * network.preprocess.feature_dim))
+    vectors = 8 * (model.heads if model.name == "cross-attention" else 1)
+    return 4 * (5 * parameters + seen * (3 * (dims.genes + dims.clinical) + vectors * dims.features))
 
 
 def _result(courses: Sequence[Any]) -> Fitted | FitFailed:

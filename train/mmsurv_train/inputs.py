@@ -18,7 +18,7 @@ from mmsurv import provenance
 from mmsurv.cohort.options import CohortOptions
 from mmsurv.config import from_table, to_table
 from mmsurv.errors import CohortError, ConfigError, RunError
-from mmsurv_train.recipe import ModelSettings
+from mmsurv_train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from mmsurv.cohort import Cohort
@@ -63,11 +63,11 @@ class Inputs:
         ]
 
 
-def join_tables(model: ModelSettings, sources: Sources, *, only: Mapping[str, list[str]] | None = None) -> Inputs:
+def join_tables(recipe: TrainRecipe, sources: Sources, *, only: Mapping[str, list[str]] | None = None) -> Inputs:
     """Join the tables and keep what the model can score; no feature is read yet.
 
     Args:
-        model: says whether RNA and tiles are needed.
+        recipe: says what the model looks at.
         sources: tables and store.
         only: ``slides`` and ``cases`` of an earlier run, to which the cohort is restricted.
 
@@ -80,33 +80,34 @@ def join_tables(model: ModelSettings, sources: Sources, *, only: Mapping[str, li
     from mmsurv.cohort import load_cohort
     from mmsurv.store import open_store
 
-    if (model.needs_tiles or sources.complete_cases) and sources.store is None:
-        raise ConfigError(f"the model {model.name!r} needs tile features: name their store with --store.")
+    if (recipe.needs_tiles or sources.complete_cases) and sources.store is None:
+        raise ConfigError(f"the model {recipe.model.name!r} needs tile features: name their store with --store.")
     store = open_store(sources.store) if sources.store is not None else None
-    whole = load_cohort(sources.cohort, store_slides=None if store is None else store.slide_ids())
-    left_out = {} if only else _left_out(whole, model, sources)
-    cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, model, left_out)
+    options = with_columns(sources.cohort, recipe.clinical.columns)
+    whole = load_cohort(options, store_slides=None if store is None else store.slide_ids())
+    left_out = {} if only else _left_out(whole, recipe, sources)
+    cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, recipe, left_out)
     join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}
-    records = cohort.slides["slide_id"].tolist() if model.needs_tiles else []
+    records = cohort.slides["slide_id"].tolist() if recipe.needs_tiles else []
     digests = _digests(sources, store, records)
     return Inputs(cohort=cohort, store=store, bags=None, digests=digests, join=join, left_out=left_out)
 
 
 def read_features(
-    data: Inputs, model: ModelSettings, sources: Sources, *, on_slide: Callable[[int], None] = lambda _n_slides: None
+    data: Inputs, recipe: TrainRecipe, sources: Sources, *, on_slide: Callable[[int], None] = lambda _n_slides: None
 ) -> Inputs:
     """The inputs with the tiles of their slides, if the model needs them.
 
     Args:
-        data: from :func:`join_tables`, for the same model and sources.
-        model, sources: as there.
+        data: from :func:`join_tables`, for the same recipe and sources.
+        recipe, sources: as there.
         on_slide: called after every slide read, with how many there are to read.
 
     Raises:
         StoreError: a record that is damaged.
         MmsurvError: features that are not finite, or a memory budget that cannot hold one bag.
     """
-    if not model.needs_tiles or data.store is None:
+    if not recipe.needs_tiles or data.store is None:
         return data
     from mmsurv_train.bags import Bags
 
@@ -203,26 +204,39 @@ def _find(absolute: Path, from_run: str | None, name: str, run: Path) -> str:
     raise RunError(f"{run}: the run's {name} is neither at {absolute} nor at {relative}. Say where with --{name}.")
 
 
-def _left_out(cohort: Cohort, model: ModelSettings, sources: Sources) -> dict[str, list[str]]:
+def with_columns(options: CohortOptions, columns: Sequence[str]) -> CohortOptions:
+    """The options with further clinical columns to be read."""
+    further = [name for name in columns if name not in options.clinical_columns]
+    return dataclasses.replace(options, clinical_columns=(*options.clinical_columns, *further))
+
+
+def _left_out(cohort: Cohort, recipe: TrainRecipe, sources: Sources) -> dict[str, list[str]]:
     """Cases without what the model (or ``complete_cases``) asks for, by what it is; a case may lack both."""
+    import pandas as pd
+
     asked: dict[str, Any] = {}
-    if model.needs_tiles or sources.complete_cases:
+    if recipe.needs_tiles or sources.complete_cases:
         asked["slide in the store"] = cohort.slides["case_id"]
-    if model.needs_rna or sources.complete_cases:
+    if recipe.needs_rna or sources.complete_cases:
         if cohort.rna is None:
-            raise ConfigError(f"the model {model.name!r} needs RNA: name the table with --rna.")
+            raise ConfigError(f"the model {recipe.model.name!r} needs RNA: name the table with --rna.")
         asked["RNA"] = cohort.rna.index
+    if "clinical" in recipe.inputs:
+        asked["clinical variable"] = cohort.cases.index[cohort.cases[list(recipe.clinical.columns)].notna().any(axis=1)]
     cases = cohort.cases.index
+    if recipe.may_lack and not sources.complete_cases:  # one input is enough
+        having = pd.Index(sorted(set().union(*map(set, asked.values()))))
+        asked = {" or ".join(asked): having}
     lacking = {what: cases[~cases.isin(having)].tolist() for what, having in asked.items()}
     return {what: ids for what, ids in lacking.items() if ids}
 
 
-def _scorable(cohort: Cohort, model: ModelSettings, left_out: Mapping[str, list[str]]) -> Cohort:
+def _scorable(cohort: Cohort, recipe: TrainRecipe, left_out: Mapping[str, list[str]]) -> Cohort:
     gone = {case for ids in left_out.values() for case in ids}
     keep = [case for case in cohort.cases.index if case not in gone]
     if not keep:
         raise CohortError(
-            f"no case has what the model {model.name!r} needs.\n{cohort.report.to_text()}\n"
+            f"no case has what the model {recipe.model.name!r} needs.\n{cohort.report.to_text()}\n"
             "Do the ids of the tables and the store agree? See --id-rule."
         )
     return cohort.restrict(case_ids=keep)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsurv_train.cox import RiskSets
 from mmsurv_train.metrics import c_index
+from mmsurv_train.outputs import loss_of, risk_of
 from mmsurv_train.recipe import FitSettings
 from mmsurv_train.stack import Network
 
@@ -24,29 +24,33 @@ from mmsurv_train.stack import Network
 class Judge:
     """The history of one network."""
 
-    def __init__(self, settings: FitSettings, time_B: np.ndarray, event_B: np.ndarray) -> None:
+    def __init__(
+        self, settings: FitSettings, time_B: np.ndarray, event_B: np.ndarray, edges: np.ndarray | None = None
+    ) -> None:
         """
         Args:
             settings: how the best epoch is chosen, and how long to wait for a better one.
             time_B, event_B: outcomes of the validation patients.
+            edges: of the time intervals, where the loss has any.
         """
         self.settings, self.time_B, self.event_B = settings, time_B, event_B
-        self._risk_sets = RiskSets(torch.from_numpy(time_B)[None], torch.from_numpy(event_B)[None], ties=settings.ties)
+        time_1B, event_1B = torch.from_numpy(time_B)[None], torch.from_numpy(event_B)[None]
+        self._loss = loss_of(settings, time_1B, event_1B, torch.ones_like(event_1B), [edges])
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         """The parameters of the best epoch so far."""
         self.best_epoch = 0
         self._least = (math.inf, math.inf)
 
-    def hear(self, trained: Mapping[str, float], risk_B: Tensor) -> tuple[dict[str, float], bool]:
-        """Take an epoch's training row and its validation risks; says its whole row, and whether it is the best so far.
+    def hear(self, trained: Mapping[str, float], out_BK: Tensor) -> tuple[dict[str, float], bool]:
+        """Take an epoch's training row and validation outputs; says its whole row, and whether it is the best so far.
 
         Raises:
             FloatingPointError: risks are not finite.
         """
-        if not bool(torch.isfinite(risk_B).all()):
+        if not bool(torch.isfinite(out_BK).all()):
             raise FloatingPointError("risks are not finite")
-        loss = self._risk_sets.loss(risk_B[None])[0].item()
+        loss, risk_B = self._loss.loss(out_BK[None])[0].item(), risk_of(out_BK)
         concordance = c_index(risk_B.double().numpy(), self.time_B, self.event_B).value
         row = {
             **trained,
@@ -95,14 +99,14 @@ class Course:
     trained: dict[str, float] = field(default_factory=dict)
     """The training row of the epoch that is still to be judged."""
     total: float = 0.0
-    events: int = 0
+    terms: int = 0
     skipped: int = 0
 
     def begin_epoch(self) -> None:
-        self.total, self.events, self.skipped = 0.0, 0, 0
+        self.total, self.terms, self.skipped = 0.0, 0, 0
 
     def end_epoch(self, epoch: int) -> None:
-        loss = self.total / self.events if self.events else math.nan
+        loss = self.total / self.terms if self.terms else math.nan
         self.trained = {"epoch": epoch, "loss": loss, "skipped_batches": self.skipped}
 
     @property

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from mmsurv.config import load_recipe, recipe_names
-from mmsurv_train.recipe import MODELS, RECIPES, TrainRecipe
+from mmsurv_train.modalities import MODALITIES, MODELS
+from mmsurv_train.recipe import LOSSES, RECIPES, TrainRecipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -20,6 +21,11 @@ GIGABYTE = 10**9
 
 OVERRIDES: dict[str, tuple[str, str]] = {
     "model": ("model", "name"),
+    "inputs": ("model", "inputs"),
+    "gene_sets": ("model", "gene_sets"),
+    "modality_dropout": ("model", "modality_dropout"),
+    "loss": ("fit", "loss"),
+    "clinical_variable": ("clinical", "columns"),
     "epochs": ("fit", "epochs"),
     "batch_size": ("fit", "batch_size"),
     "learning_rate": ("fit", "learning_rate"),
@@ -46,6 +52,14 @@ def setting_options(command: Command) -> Command:
     """Add the options of :data:`OVERRIDES`; the command receives each by its name, None where it was not given."""
     options = [
         click.option("--model", type=click.Choice(MODELS), help="The network, instead of the recipe's."),
+        click.option("--input", "inputs", multiple=True, type=click.Choice(MODALITIES), callback=_some,
+                     help="What the model looks at; may be given several times. [default: the model's own]"),
+        click.option("--clinical-variable", multiple=True, metavar="COLUMN", callback=_some,
+                     help="A column of the clinical table for the model to look at; may be given several times."),
+        click.option("--modality-dropout", type=click.FloatRange(0, 1, max_open=True), metavar="RATE",
+                     help="Above 0, patients may lack modalities; in training each is hidden at this rate."),
+        click.option("--gene-sets", type=click.Path(exists=True, dir_okay=False), help="GMT file, for co-attention."),
+        click.option("--loss", type=click.Choice(LOSSES), help="What is minimised."),
         click.option("--epochs", type=click.IntRange(1), help="Most epochs."),
         click.option("--batch-size", type=click.IntRange(0), help="Patients per step; 0 = all."),
         click.option("--bag-size", type=click.IntRange(0), help="Tiles per bag while training; 0 = all."),
@@ -94,14 +108,21 @@ def overlay(settings: TrainRecipe, options: Mapping[str, Any]) -> TrainRecipe:
     split = settings.split
     if "folds" in given:
         split = dataclasses.replace(split, folds_file=None)
+    if "model" in given and "inputs" not in given and settings.model.inputs:
+        settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, inputs=()))
     if "fold" in given and not {"folds", "folds_file"} & set(given) and not split.n_folds and not split.folds_file:
         raise click.UsageError("--fold needs --folds or --folds-file: which folds?")
-    settings = dataclasses.replace(settings, split=split)
+    tables: dict[str, Any] = {"split": split}
     for name, value in given.items():
         table, key = OVERRIDES[name]
-        changed = replace(getattr(settings, table), f"--{name.replace('_', '-')}", **{key: value})
-        settings = dataclasses.replace(settings, **{table: changed})
-    return settings
+        source = f"--{name.replace('_', '-')}"
+        tables[table] = replace(tables.get(table, getattr(settings, table)), source, **{key: value})
+    return replace(settings, "the options", **tables)  # only all together need they fit each other
+
+
+def _some(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What was given; None where nothing was."""
+    return values or None
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, gigabytes: float | None) -> int | None:

@@ -5,7 +5,7 @@ A network sees its own training patients in the order of the data seed and drops
 it is the same, to the order of sums. Where training sees whole bags in one step, the validation patients ride along:
 the step that begins an epoch scores them by the parameters that the last one left.
 
-Shape suffixes: M networks of a stack, B patients of a network, G genes.
+Shape suffixes: M networks of a stack, B patients of a network, K outputs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from mmsurv_train.bags import Bags, Draw
 from mmsurv_train.batches import patient_batches, training_slides
-from mmsurv_train.cox import RiskSets
 from mmsurv_train.judge import Course, Judge
+from mmsurv_train.models.known import Known, hide
+from mmsurv_train.outputs import LossOfStep, loss_of
 from mmsurv_train.patients import Patients
 from mmsurv_train.stack import Network, Stack, shape_of
 from mmsurv_train.turns import Reader, Turn
@@ -37,7 +38,7 @@ class Pass:
         networks: Sequence[Network],
         patients: Patients,
         bags: Bags | None,
-        rna: Callable[[Network], Tensor | None],
+        known: Callable[[Network], Known],
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -48,16 +49,21 @@ class Pass:
             networks: what to train.
             patients: all patients that any of them sees.
             bags: features of their slides.
-            rna: RNA (P, G) of all patients as a network sees it.
+            known: what a network knows of all patients besides their tiles, (1, P, …).
             device, dtype: of the parameters.
             on_epoch: told the history's row of each epoch of each network.
         """
-        self.patients, self.bags, self.rna, self.on_epoch = patients, bags, rna, on_epoch
+        self.patients, self.bags, self.known, self.on_epoch = patients, bags, known, on_epoch
         self.recipe = networks[0].recipe
         self.courses = {
             network: Course(
                 network,
-                Judge(network.recipe.fit, patients.time[network.validation], patients.event[network.validation]),
+                Judge(
+                    network.recipe.fit,
+                    patients.time[network.validation],
+                    patients.event[network.validation],
+                    network.preprocess.time_edges,
+                ),
             )
             for network in networks
         }
@@ -171,17 +177,19 @@ class Pass:
         return turn, owner
 
     def _forward(self, turn: Turn, *, training: bool) -> list[Tensor]:
-        """Risks (M, B) of each stack, on the CPU: sums over patients have one order there."""
+        """Outputs (M, B, K) of each stack, on the CPU: sums over patients have one order there."""
         reader = self._kept(("reader", id(turn)), turn, lambda: Reader(turn, self.bags, self.stacks))
-        rna = self._kept(("rna", id(turn)), turn, lambda: [self._rna(turn, s) for s in range(len(self.stacks))])
+        known = self._kept(("known", id(turn)), turn, lambda: [self._known(turn, s) for s in range(len(self.stacks))])
         for s, stack in enumerate(self.stacks):
             stack.model.train(training)
             if training:
                 stack.model.noise.begin(self._step_number, turn.n_train[s])
-        pooled = reader.pool(rna, training=training)
+        if training:
+            known = [hide(one, stack.model) for one, stack in zip(known, self.stacks, strict=True)]
+        pooled = reader.pool(known, training=training)
         return [
-            stack.model.answer(rna_MBG, found).cpu() if turn.rows(s).shape[1] else torch.zeros(len(stack), 0)
-            for s, (stack, rna_MBG, found) in enumerate(zip(self.stacks, rna, pooled, strict=True))
+            stack.model.answer(one, found).cpu() if turn.rows(s).shape[1] else torch.zeros(len(stack), 0, 1)
+            for s, (stack, one, found) in enumerate(zip(self.stacks, known, pooled, strict=True))
         ]
 
     def _kept(self, key: Any, turn: Turn, make: Callable[[], Any]) -> Any:
@@ -192,52 +200,48 @@ class Pass:
             self._cached[key] = make()
         return self._cached[key]
 
-    def _rna(self, turn: Turn, s: int) -> Tensor | None:
+    def _known(self, turn: Turn, s: int) -> Known:
         patients = torch.from_numpy(turn.patient)[turn.rows(s)]
-        found = []
-        for network, rows in zip(self.stacks[s].networks, patients, strict=True):
-            rna_PG = self.rna(network)
-            if rna_PG is None:
-                return None
-            found.append(rna_PG[rows.to(rna_PG.device)])
-        return found[0][None] if len(found) == 1 else torch.stack(found)
+        return Known.side_by_side(
+            [self.known(network).of(rows) for network, rows in zip(self.stacks[s].networks, patients, strict=True)]
+        )
 
     def _step(self, turn: Turn, step: int) -> None:
         self._step_number = self.epoch * 100_000 + step
-        risks = self._forward(turn, training=True)
+        outs = self._forward(turn, training=True)
         if self._rides and self.epoch > 1:
             for s, stack in enumerate(self.stacks):
                 for m, network in enumerate(stack.networks):
                     course, first = self.courses[network], turn.n_train[s][m]
                     if course.goes_on:
-                        self._judge(s, m, risks[s][m, first : len(turn.seen[s][m])].detach())
+                        self._judge(s, m, outs[s][m, first : len(turn.seen[s][m])].detach())
         losses, moving = [], []
-        for s, risk_MB in enumerate(risks):
-            if not risk_MB.shape[1]:  # its networks have had all their batches of this epoch
+        for s, out_MBK in enumerate(outs):
+            if not out_MBK.shape[1]:  # its networks have had all their batches of this epoch
                 moving.append([False] * len(self.stacks[s]))
                 continue
-            sets = self._kept(("risk sets", s, id(turn)), turn, partial(self._risk_sets, turn, s))
-            finite = (torch.isfinite(risk_MB) | ~turn.used(s)).all(1)
-            loss_M = sets.loss(risk_MB)
-            moving.append(self._hear(s, turn.n_train[s], loss_M.detach(), sets.events_M, finite))
+            loss = self._kept(("loss", s, id(turn)), turn, partial(self._loss, turn, s))
+            finite = (torch.isfinite(out_MBK).all(2) | ~turn.used(s)).all(1)
+            loss_M = loss.loss(out_MBK)
+            moving.append(self._hear(s, turn.n_train[s], loss_M.detach(), loss.n_terms, finite))
             losses += [loss_M[m] for m, moves in enumerate(moving[-1]) if moves]
         if losses:
             torch.stack(losses).sum().backward()
             for stack, moves in zip(self.stacks, moving, strict=True):
                 stack.step(moves)
 
-    def _hear(self, s: int, n_train: list[int], loss_M: Tensor, events_M: Tensor, finite_M: Tensor) -> list[bool]:
+    def _hear(self, s: int, n_train: list[int], loss_M: Tensor, terms_M: Tensor, finite_M: Tensor) -> list[bool]:
         """Note the losses of a step; says which networks it moves."""
         moves = []
         for m, network in enumerate(self.stacks[s].networks):
-            course, events = self.courses[network], int(events_M[m])
+            course, terms = self.courses[network], int(terms_M[m])
             if not bool(finite_M[m]) and not course.failed:
                 course.failed = self._not_finite(network)
-            if course.goes_on and not events and n_train[m]:
+            if course.goes_on and not terms and n_train[m]:
                 course.skipped += 1
-            if course.goes_on and events:
-                course.total, course.events = course.total + loss_M[m].item() * events, course.events + events
-            moves.append(course.goes_on and events > 0)
+            if course.goes_on and terms:
+                course.total, course.terms = course.total + loss_M[m].item() * terms, course.terms + terms
+            moves.append(course.goes_on and terms > 0)
         return moves
 
     def _not_finite(self, network: Network) -> str:
@@ -246,13 +250,14 @@ class Pass:
             f"({network.recipe.fit.learning_rate}), or look for extreme values in the input."
         )
 
-    def _risk_sets(self, turn: Turn, s: int) -> RiskSets:
-        patients = turn.patient[turn.rows(s).numpy()]
-        return RiskSets(
+    def _loss(self, turn: Turn, s: int) -> LossOfStep:
+        patients, networks = turn.patient[turn.rows(s).numpy()], self.stacks[s].networks
+        return loss_of(
+            networks[0].recipe.fit,
             torch.from_numpy(self.patients.time[patients]),
             torch.from_numpy(self.patients.event[patients]),
             turn.trained(s),
-            ties=self.stacks[s].networks[0].recipe.fit.ties,
+            [network.preprocess.time_edges for network in networks],
         )
 
     @torch.no_grad()
@@ -261,19 +266,19 @@ class Pass:
         if "validation" not in self._cached:
             self._cached["validation"] = self._validation_turn()
         turn, owner = self._cached["validation"]
-        for s, risk_MB in enumerate(self._forward(turn, training=False)):
+        for s, out_MBK in enumerate(self._forward(turn, training=False)):
             for m, network in enumerate(self.stacks[s].networks):
                 course, bags = self.courses[network], turn.seen[s][m]
                 waits = self._rides and network.recipe.fit.epochs > self.epoch  # for the next step
                 if not course.goes_on or waits:
                     continue
-                self._judge(s, m, _means_by(owner[bags], risk_MB[m, : len(bags)], network.validation))
+                self._judge(s, m, _means_by(owner[bags], out_MBK[m, : len(bags)], network.validation))
 
-    def _judge(self, s: int, m: int, risk_B: Tensor) -> None:
+    def _judge(self, s: int, m: int, out_BK: Tensor) -> None:
         network = self.stacks[s].networks[m]
         course = self.courses[network]
         try:
-            row, better = course.judge.hear(course.trained, risk_B)
+            row, better = course.judge.hear(course.trained, out_BK)
         except FloatingPointError:
             course.failed = self._not_finite(network)
             return
@@ -294,11 +299,11 @@ class Pass:
         self.stacks = [stack for stack, of_stack in zip(self.stacks, going, strict=True) if any(of_stack)]
 
 
-def _means_by(owner_X: np.ndarray, risk_X: Tensor, patients: np.ndarray) -> Tensor:
-    """The mean risk of each patient's bags, in the order of ``patients``."""
+def _means_by(owner_X: np.ndarray, out_XK: Tensor, patients: np.ndarray) -> Tensor:
+    """The mean output of each patient's bags, (B, K), in the order of ``patients``."""
     order = np.argsort(patients, kind="stable")
     place_X = torch.from_numpy(order[np.searchsorted(patients[order], owner_X)])
     if len(owner_X) == len(patients):
-        return torch.empty_like(risk_X).index_copy(0, place_X, risk_X)
-    total = torch.zeros(len(patients), dtype=torch.float64).index_add(0, place_X, risk_X.double())
-    return total / torch.bincount(place_X, minlength=len(patients))
+        return torch.empty_like(out_XK).index_copy(0, place_X, out_XK)
+    total = torch.zeros(len(patients), out_XK.shape[1], dtype=torch.float64).index_add(0, place_X, out_XK.double())
+    return total / torch.bincount(place_X, minlength=len(patients))[:, None]

@@ -8,7 +8,7 @@ Shape suffixes: P patients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from mmsurv.errors import CohortError
 from mmsurv_train.bags import Bags
-from mmsurv_train.recipe import ModelSettings
+from mmsurv_train.modalities import Modality
+from mmsurv_train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from mmsurv.cohort import Cohort
@@ -24,23 +25,55 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mmsurv")
 
 
-def scorable_cases(settings: ModelSettings, cohort: Cohort, bags: Bags | None) -> list[str]:
-    """Cases of the cohort that have what the model needs, in the cohort's order; logs a warning with the others.
+def scorable_cases(
+    recipe: TrainRecipe, cohort: Cohort, bags: Bags | None, *, only: Collection[Modality] | None = None
+) -> list[str]:
+    """Cases of the cohort that have what the model looks at, in the cohort's order; logs a warning with the others.
+
+    Where patients may lack a modality (``recipe.may_lack``), one of them is enough; with ``only``, they must have each
+    of these.
 
     Raises:
         CohortError: the cohort has no RNA at all, or no case is left.
         ValueError: the model needs tiles and ``bags`` is None.
     """
-    cases = list(cohort.cases.index)
-    if settings.needs_rna:
-        if cohort.rna is None:
-            raise CohortError(f"Model {settings.name} needs RNA and the cohort has none. Give an RNA table (--rna).")
-        cases = _leave_out(cases, set(cohort.rna.index), "RNA", settings.name)
-    if settings.needs_tiles:
-        cases = _leave_out(cases, set(slides_of(cohort, bags)), "slides with features", settings.name)
+    cases, name = list(cohort.cases.index), recipe.model.name
+    having = modalities_of(recipe, cohort, bags)
+    if recipe.may_lack and only is None:
+        cases = _leave_out(cases, set().union(*having.values()), "input", name)
+    else:
+        for modality in having if only is None else only:
+            ids = having[modality]
+            cases = _leave_out(cases, ids, WHAT[modality], name)
     if not cases:
-        raise CohortError(f"No case of the cohort has all that the model {settings.name} needs.")
+        raise CohortError(f"No case of the cohort has all that the model {name} needs.")
     return cases
+
+
+WHAT: dict[Modality, str] = {"wsi": "slides with features", "rna": "RNA", "clinical": "clinical variables"}
+"""Modalities in words."""
+
+
+def modalities_of(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None) -> dict[Modality, set[str]]:
+    """Which cases have each of the recipe's inputs.
+
+    Raises:
+        CohortError: the cohort has no RNA at all.
+        ValueError: the model needs tiles and ``bags`` is None.
+    """
+    having: dict[Modality, set[str]] = {}
+    for modality in recipe.inputs:
+        if modality == "wsi":
+            having[modality] = set(slides_of(cohort, bags))
+        elif modality == "rna":
+            if cohort.rna is None:
+                name = recipe.model.name
+                raise CohortError(f"Model {name} needs RNA and the cohort has none. Give an RNA table (--rna).")
+            having[modality] = set(cohort.rna.index)
+        else:
+            known = cohort.cases[list(recipe.clinical.columns)].notna().any(axis=1)
+            having[modality] = set(cohort.cases.index[known])
+    return having
 
 
 def slides_of(cohort: Cohort, bags: Bags | None) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ Shape suffixes: M networks, B bags, D feature dim, R rows of u.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,12 @@ from torch import Tensor
 
 from mmsurv.errors import ConfigError
 from mmsurv_train.bags import Bags
-from mmsurv_train.fusion import Pooled, SurvivalModel
+from mmsurv_train.modalities import Modality
+from mmsurv_train.models import Known, Pooled, SurvivalModel
+from mmsurv_train.models.each_bag import Pairs, read_each
 from mmsurv_train.patients import scorable_cases, slides_of
 from mmsurv_train.pool import softmax_pool_each
+from mmsurv_train.prepare import known_of
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 
@@ -71,7 +74,11 @@ def predict(
 
 
 def predict_many(
-    members: Sequence[tuple[SurvivalModel, Preprocess, TrainRecipe]], cohort: Cohort, bags: Bags | None
+    members: Sequence[tuple[SurvivalModel, Preprocess, TrainRecipe]],
+    cohort: Cohort,
+    bags: Bags | None,
+    *,
+    only: Collection[Modality] | None = None,
 ) -> list[RiskTables]:
     """Risks by many models; those that see the same bags, such as the folds of a cross-validation, in one read of them.
 
@@ -80,25 +87,31 @@ def predict_many(
     Args:
         members: models, each with its scales and the recipe it was fitted by.
         cohort, bags: as for ``predict``, which says what is raised.
+        only: hide all other modalities from models whose patients may lack some; who has none of these is left out.
     """
     alike: dict[Any, list[int]] = {}
     for index, (_, _, recipe) in enumerate(members):
-        alike.setdefault((recipe.model.name, recipe.bags, recipe.fit.device), []).append(index)
+        key = (recipe.model, recipe.bags, recipe.fit.device, recipe.inputs, recipe.clinical)
+        alike.setdefault(key, []).append(index)
     found: dict[int, RiskTables] = {}
     for indices in alike.values():
         together = [Member(*members[index]) for index in indices]
-        found |= dict(zip(indices, _predict_alike(together, cohort, bags), strict=True))
+        found |= dict(zip(indices, _predict_alike(together, cohort, bags, only), strict=True))
     return [found[index] for index in range(len(members))]
 
 
-def _predict_alike(members: Sequence[Member], cohort: Cohort, bags: Bags | None) -> list[RiskTables]:
+def _predict_alike(
+    members: Sequence[Member], cohort: Cohort, bags: Bags | None, only: Collection[Modality] | None
+) -> list[RiskTables]:
     """Risks by models of one name and one [bags] table."""
     recipe = members[0].recipe
+    if only is not None and not recipe.may_lack:
+        raise ValueError(f"model {recipe.model.name} was not trained for patients who lack a modality")
     device = find_device(recipe.fit.device)
-    bags = bags.to(device) if bags is not None and recipe.model.needs_tiles else None
-    cases = scorable_cases(recipe.model, cohort, bags)
-    asked = _Asked.of(cases, cohort, bags, recipe)
-    risks = _risks(members, cohort, bags, asked, device)
+    bags = bags.to(device) if bags is not None and recipe.needs_tiles else None
+    cases = scorable_cases(recipe, cohort, bags, only=only)
+    asked = _Asked.of(cases, cohort, bags if only is None or "wsi" in only else None, recipe)
+    risks = _risks(members, cohort, bags, asked, device, only)
     return [asked.tables(risk_MB.double(), cohort) for risk_MB in risks]
 
 
@@ -110,7 +123,7 @@ class _Asked:
     owner: list[str]
     """Case of each bag."""
     slides: list[list[str]]
-    """Slides of each bag."""
+    """Slides of each bag; none of a case without tiles."""
     size: int
     case_places: list[list[int]]
     """Bags whose mean risk is a case's."""
@@ -122,11 +135,11 @@ class _Asked:
         size = recipe.bags.size if recipe.bags.at_prediction == "size" else 0
         if bags is None:
             return cls(cases, cases, [[] for _ in cases], size, [[place] for place in range(len(cases))], {})
-        owned = slides_of(cohort, bags)
+        owned: dict[str, list[str]] = {case: [] for case in cases} | slides_of(cohort, bags)
         owner, slides, case_places, slide_places = list[str](), list[list[str]](), list[list[int]](), dict[str, int]()
         for case in cases:
             first = len(slides)
-            whole = recipe.bags.unit == "case" and len(owned[case]) > 1
+            whole = len(owned[case]) != 1 and (recipe.bags.unit == "case" or not owned[case])
             slides += ([owned[case]] if whole else []) + [[slide] for slide in owned[case]]
             owner += [case] * (len(slides) - first)
             case_places.append([first] if whole else list(range(first, len(slides))))
@@ -155,40 +168,82 @@ def _columns(risk_MB: Tensor) -> dict[str, np.ndarray]:
 
 @torch.no_grad()
 def _risks(
-    members: Sequence[Member], cohort: Cohort, bags: Bags | None, asked: _Asked, device: torch.device
+    members: Sequence[Member],
+    cohort: Cohort,
+    bags: Bags | None,
+    asked: _Asked,
+    device: torch.device,
+    only: Collection[Modality] | None,
 ) -> list[Tensor]:
     """Risks (M, B) of each member, without dropout, on the CPU."""
     models = [copy.deepcopy(member.model).to(device).eval() for member in members]
-    rnas = [_rna(member, model, cohort, asked.owner, device) for member, model in zip(members, models, strict=True)]
-    pooled = _pooled(models, rnas, bags, asked)
-    return [model.answer(rna_MBG, found).cpu() for model, rna_MBG, found in zip(models, rnas, pooled, strict=True)]
+    knowns = [_known(member, model, cohort, bags, asked, device, only)
+              for member, model in zip(members, models, strict=True)]  # fmt: skip
+    pooled = _pooled(models, knowns, bags, asked)
+    return [model.risks(known, found).cpu() for model, known, found in zip(models, knowns, pooled, strict=True)]
 
 
-def _rna(member: Member, model: SurvivalModel, cohort: Cohort, owner: list[str], device: torch.device) -> Tensor | None:
-    if not member.preprocess.n_genes or cohort.rna is None:
-        return None
-    rna_BG = torch.from_numpy(member.preprocess.rna(cohort.rna.loc[owner])).to(device)
-    return rna_BG.expand(model.networks, -1, -1)
+def _known(
+    member: Member,
+    model: SurvivalModel,
+    cohort: Cohort,
+    bags: Bags | None,
+    asked: _Asked,
+    device: torch.device,
+    only: Collection[Modality] | None,
+) -> Known:
+    known = known_of(asked.owner, member.preprocess, member.recipe, cohort, bags, device=device)
+    if only is not None:
+        known = known.with_only(only)
+    return known.for_networks(model.networks)
 
 
-def _pooled(
-    models: Sequence[SurvivalModel], rnas: Sequence[Tensor | None], bags: Bags | None, asked: _Asked
-) -> list[Pooled]:
-    if bags is None:
+def _pooled(models: Sequence[SurvivalModel], knowns: Sequence[Known], bags: Bags | None, asked: _Asked) -> list[Pooled]:
+    """What each model is told of the bags; those without slides are answered with zeros, which no one looks at."""
+    if models[0].pools == "none" or bags is None:
         return [None for _ in models]
+    having = [place for place, slides in enumerate(asked.slides) if slides]
+    if not having:
+        return [_nothing(model, len(asked.slides)) for model in models]
+    slides = [asked.slides[place] for place in having]
     if models[0].pools == "mean":
         if asked.size:
-            mean_BD = bags.draw(asked.slides, size=asked.size).means()
+            mean_BD = bags.draw(slides, size=asked.size).means()
         else:
-            mean_BD = torch.cat([bags.mean(slides) for slides in asked.slides])
-        return [mean_BD[None] for _ in models]
-    us_BMRD = [model.ask(rna).transpose(0, 1) for model, rna in zip(models, rnas, strict=True)]
-    zs_BXD = softmax_pool_each([u_BMRD.flatten(1, 2) for u_BMRD in us_BMRD], bags.draw(asked.slides, size=asked.size))
+            mean_BD = torch.cat([bags.mean(one) for one in slides])
+        return [_spread(mean_BD[None], having, len(asked.slides)) for _ in models]
+    read, n_bags = bags.draw(slides, size=asked.size), len(asked.slides)
+    askeds = [model.ask(known) for model, known in zip(models, knowns, strict=True)]
+    askeds = [one.expand(-1, n_bags, *one.shape[2:])[:, having] for one in askeds]
     pooled: list[Pooled] = []
+    if models[0].pools == "tiles":
+        for model, asked_MBC in zip(models, askeds, strict=True):
+            pairs = Pairs.of_all(model.networks, read, asked_MBC.device)
+            pooled.append(_spread(read_each(model.reader, asked_MBC, pairs, read), having, n_bags))
+        return pooled
+    us_BMRD = [u_MBRD.transpose(0, 1) for u_MBRD in askeds]
+    zs_BXD = softmax_pool_each([u_BMRD.flatten(1, 2) for u_BMRD in us_BMRD], read)
     for z_BXD, u_BMRD in zip(zs_BXD, us_BMRD, strict=True):
-        z_MBRD = z_BXD.view(u_BMRD.shape).transpose(0, 1)
+        z_MBRD = _spread(z_BXD.view(u_BMRD.shape).transpose(0, 1), having, n_bags)
         pooled.append((z_MBRD, z_MBRD.new_ones(z_MBRD.shape[:3])))
     return pooled
+
+
+def _nothing(model: SurvivalModel, n_bags: int) -> Pooled:
+    """What a model is told of tiles where no one has any."""
+    like, shape = next(model.parameters()), (model.networks, n_bags)
+    if model.pools == "attention":
+        return like.new_zeros(*shape, model.rows, model.dims.features), like.new_ones(*shape, model.rows)
+    return like.new_zeros(*shape, model.dims.features if model.pools == "mean" else model.reader.pooled)
+
+
+def _spread(values_MB: Tensor, having: Sequence[int], n_bags: int) -> Tensor:
+    """Values of the bags with slides among all, (M, n_bags, …); 0 for the others."""
+    if len(having) == n_bags:
+        return values_MB
+    places = torch.tensor(having, device=values_MB.device, dtype=torch.int64)
+    all_MB = values_MB.new_zeros(len(values_MB), n_bags, *values_MB.shape[2:])
+    return all_MB.index_copy_(1, places, values_MB)
 
 
 def find_device(name: str) -> torch.device:

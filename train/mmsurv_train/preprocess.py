@@ -17,6 +17,9 @@ import numpy as np
 import pandas as pd
 
 from mmsurv.errors import CohortError, RunError
+from mmsurv_train.clinical import ClinicalCoding
+from mmsurv_train.dims import Dims
+from mmsurv_train.gene_sets import GeneSets
 from mmsurv_train.recipe import RnaSettings
 
 logger = logging.getLogger("mmsurv")
@@ -46,6 +49,12 @@ class Preprocess:
     sd: np.ndarray
     feature_mean: np.ndarray
     feature_sd: np.ndarray
+    clinical: ClinicalCoding | None = None
+    """How clinical variables become numbers."""
+    gene_sets: GeneSets | None = None
+    """Genes of each set among ``genes``."""
+    time_edges: np.ndarray | None = None
+    """Edges of the time intervals of a discrete-time model, months: K + 1 from 0 to infinity."""
 
     @classmethod
     def fit(
@@ -54,6 +63,7 @@ class Preprocess:
         settings: RnaSettings,
         *,
         features: tuple[np.ndarray, np.ndarray] | None = None,
+        clinical: ClinicalCoding | None = None,
     ) -> Preprocess:
         """Learn the scales.
 
@@ -61,12 +71,13 @@ class Preprocess:
             rna: profiles of the training patients only, index case_id, columns genes; None for a model without RNA.
             settings: the recipe's [rna].
             features: mean and standard deviation of each feature over the training part's tiles, (D,) each.
+            clinical: fitted on the training patients.
 
         Raises:
             CohortError: no gene varies in the training part.
         """
         mean_D, sd_D = (np.zeros(0), np.zeros(0)) if features is None else features
-        scales: dict[str, Any] = {"feature_mean": mean_D, "feature_sd": _floored(sd_D)}
+        scales: dict[str, Any] = {"feature_mean": mean_D, "feature_sd": _floored(sd_D), "clinical": clinical}
         if rna is None:
             none = np.zeros(0)
             return cls(genes=(), dropped_genes=(), median=none, low=None, high=None, mean=none, sd=none, **scales)
@@ -79,6 +90,17 @@ class Preprocess:
     @property
     def feature_dim(self) -> int:
         return len(self.feature_mean)
+
+    @property
+    def dims(self) -> Dims:
+        """What a network on these scales is built for."""
+        return Dims(
+            features=self.feature_dim,
+            genes=self.n_genes,
+            clinical=0 if self.clinical is None else len(self.clinical.names),
+            outputs=1 if self.time_edges is None else len(self.time_edges) - 1,
+            gene_sets=() if self.gene_sets is None else self.gene_sets.places,
+        )
 
     def rna(self, profiles: pd.DataFrame) -> np.ndarray:
         """Scaled RNA of some patients.
@@ -111,6 +133,10 @@ class Preprocess:
         for name in (*_OF_GENES, *_OF_FEATURES):
             array = getattr(self, name)
             table[name] = None if array is None else array.tolist()
+        table["time_edges"] = None if self.time_edges is None else self.time_edges[:-1].tolist()  # JSON has no infinity
+        for name in ("clinical", "gene_sets"):
+            part = getattr(self, name)
+            table[name] = None if part is None else part.to_table()
         return table
 
     @classmethod
@@ -119,6 +145,7 @@ class Preprocess:
         try:
             arrays = {name: table[name] for name in (*_OF_GENES, *_OF_FEATURES)}
             genes, dropped = tuple(table["genes"]), tuple(table["dropped_genes"])
+            edges, coding, sets = table["time_edges"], table["clinical"], table["gene_sets"]
         except KeyError as error:
             raise RunError(f"preprocess.json has no key {error}. It is not one that this version wrote.") from error
         values = {name: None if array is None else np.asarray(array, np.float64) for name, array in arrays.items()}
@@ -129,7 +156,14 @@ class Preprocess:
                     f"preprocess.json: {name} holds {array.size} numbers for {len(genes)} genes. "
                     "The file was changed or cut."
                 )
-        return cls(genes=genes, dropped_genes=dropped, **values)  # type: ignore[arg-type]
+        return cls(
+            genes=genes,
+            dropped_genes=dropped,
+            clinical=None if coding is None else ClinicalCoding.from_table(coding),
+            gene_sets=None if sets is None else GeneSets.from_table(sets),
+            time_edges=None if edges is None else np.array([*edges, np.inf]),
+            **values,  # type: ignore[arg-type]
+        )
 
 
 _OF_GENES = ("median", "low", "high", "mean", "sd")

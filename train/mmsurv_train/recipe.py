@@ -14,14 +14,15 @@ from typing import Any, ClassVar, Literal, get_args
 
 from mmsurv.config import from_table, load_recipe
 from mmsurv.errors import ConfigError
+from mmsurv_train.modalities import LOOKS, Modality, ModelName, in_order
 
 RECIPES = "mmsurv_train.recipes"
 
 SWEEP_TABLES = ("grid", "sweep", "published")
 """Tables of a recipe that say what ``mmsurv sweep`` makes of it (``sweep/recipe.py``)."""
 
-ModelName = Literal["cross-attention", "joint", "wsi", "rna"]
-MODELS: tuple[ModelName, ...] = get_args(ModelName)
+Loss = Literal["cox-efron", "cox-breslow", "nll"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 MOST_SEED = 2**63 - 1
 """torch takes no greater one."""
@@ -34,9 +35,11 @@ class ModelSettings:
     """[model]: which network, and its widths."""
 
     name: ModelName = "cross-attention"
-    """cross-attention (RNA attends to tiles), joint (mean of tiles ⊕ RNA), wsi (mean of tiles), rna (RNA alone)."""
+    """Which model; docs/models.md has them all."""
+    inputs: tuple[Modality, ...] = ()
+    """wsi, rna, clinical: what it looks at; empty: the model's own, and clinical where [clinical] names variables."""
     dim: int = 256
-    """Width of queries, keys and values together; heads share it evenly. cross-attention only."""
+    """Width of queries, keys and values together; heads share it evenly. Attention models only."""
     heads: int = 1
     """Attention heads. cross-attention only."""
     query: Literal["linear", "relu"] = "relu"
@@ -44,41 +47,58 @@ class ModelSettings:
     query_hidden: int = 64
     """Width of the query's ReLU layer."""
     head: Literal["image", "image+rna"] = "image+rna"
-    """What the survival layer sees: the attended image alone (the paper), or also the embedded RNA."""
+    """What the survival layer of cross-attention sees: the attended image alone (the paper), or also the embedded
+    RNA."""
     rna_widths: tuple[int, ...] = (64,)
-    """Linear layers, ReLU between them, that embed the RNA for ``joint``, ``rna`` and the head ``image+rna``; empty:
-    the genes themselves."""
+    """Linear layers, ReLU between them, that embed the RNA for the survival layer; empty: the genes themselves."""
+    clinical_widths: tuple[int, ...] = ()
+    """The same for the clinical variables; they see no dropout."""
+    hidden_widths: tuple[int, ...] = (64,)
+    """ReLU layers of ``early`` and ``genomic-cnn``."""
+    attention_hidden: int = 128
+    """Width of the attention network of ``abmil`` and ``tanh-cross-attention``."""
+    graph_layers: int = 3
+    """Graph convolutions of ``patch-gcn``."""
+    neighbours: int = 8
+    """Nearest tiles of the same slide that a tile of ``patch-gcn`` hears."""
+    gene_sets: str | None = None
+    """GMT file of the gene sets of ``co-attention``."""
+    least_genes: int = 5
+    """Gene sets of which fewer genes are known are left out."""
+    late_wsi: Literal["wsi-mean", "abmil"] = "wsi-mean"
+    """The model whose score of the slides ``late`` takes."""
     rna_dropout: float = 0.75
     """Dropout on the genes (also the query's, where it has a ReLU layer) and between the embedding's layers."""
     dropout: float = 0.25
-    """Dropout before the survival layer."""
+    """Dropout before the survival layer, of what is not clinical, and before each of ``hidden_widths``."""
     attention_dropout: float = 0.0
-    """Dropout on the attention weights. cross-attention only."""
+    """Dropout on the attention weights. Attention models only."""
+    modality_dropout: float = 0.0
+    """Above 0: patients may lack modalities. In training each one a patient has is hidden at this rate, never all."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "heads", "query_hidden"):
+        for name in ("dim", "heads", "query_hidden", "attention_hidden", "graph_layers", "neighbours", "least_genes"):
             _check(getattr(self, name) >= 1, f"model.{name} must be at least 1, not {getattr(self, name)}")
         _check(
             self.dim % self.heads == 0,
             f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})",
         )
-        _check(
-            all(width >= 1 for width in self.rna_widths),
-            f"model.rna_widths must be positive, not {self.rna_widths}",
-        )
-        for name in ("rna_dropout", "dropout", "attention_dropout"):
+        for name in ("rna_widths", "clinical_widths", "hidden_widths"):
+            widths = getattr(self, name)
+            _check(all(width >= 1 for width in widths), f"model.{name} must be positive, not {widths}")
+        for name in ("rna_dropout", "dropout", "attention_dropout", "modality_dropout"):
             rate = getattr(self, name)
             _check(0 <= rate < 1, f"model.{name} must be at least 0 and below 1, not {rate}")
+        self._check_inputs()
 
-    @property
-    def needs_rna(self) -> bool:
-        """Whether a case without RNA cannot be scored."""
-        return self.name != "wsi"
-
-    @property
-    def needs_tiles(self) -> bool:
-        """Whether a case without slides cannot be scored."""
-        return self.name != "rna"
+    def _check_inputs(self) -> None:
+        _check(len(set(self.inputs)) == len(self.inputs), f"model.inputs names one twice: {', '.join(self.inputs)}")
+        lacking = [name for name in LOOKS[self.name].needs if self.inputs and name not in self.inputs]
+        _check(
+            not lacking,
+            f"model.inputs must have {' and '.join(lacking)} for the model {self.name}, not only "
+            f"{', '.join(self.inputs)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +139,19 @@ class RnaSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClinicalSettings:
+    """[clinical]: which clinical variables models look at; their coding is fitted on the training part only."""
+
+    columns: tuple[str, ...] = ()
+    """Columns of the clinical table, such as age."""
+    rare: int = 5
+    """Levels of a text column that fewer training patients have are one level, "other"."""
+
+    def __post_init__(self) -> None:
+        _check(self.rare >= 1, f"clinical.rare must be at least 1, not {self.rare}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitSettings:
     """[fit]: optimisation, and how the epoch is chosen."""
 
@@ -133,7 +166,13 @@ class FitSettings:
     select: Literal["c-index", "loss"] = "loss"
     """What the best epoch is best at, on the validation patients as one risk set. The loss is finer than the
     C-index, which a small validation part knows only in coarse steps."""
-    ties: Literal["efron", "breslow"] = "efron"
+    loss: Loss = "cox-efron"
+    """cox-efron, cox-breslow: the negative log partial likelihood, ties by either. nll: the negative log likelihood of
+    the time interval of each death (MCAT and its family)."""
+    nll_bins: int = 4
+    """Time intervals of nll, with as many deaths of the training part in each."""
+    nll_alpha: float = 0.15
+    """Extra weight of nll for patients whose death was seen: their terms count once, the others' 1 − this."""
     seed: int = 0
     """Of initialisation and dropout."""
     n_seeds: int = 1
@@ -153,6 +192,8 @@ class FitSettings:
         _check(self.learning_rate > 0, f"fit.learning_rate must be above 0, not {self.learning_rate}")
         _check(self.weight_decay >= 0, f"fit.weight_decay must be 0 or more, not {self.weight_decay}")
         _check(self.patience >= 0, f"fit.patience must be 0 (never stop) or more, not {self.patience}")
+        _check(2 <= self.nll_bins <= 100, f"fit.nll_bins must be from 2 to 100, not {self.nll_bins}")
+        _check(0 <= self.nll_alpha < 1, f"fit.nll_alpha must be at least 0 and below 1, not {self.nll_alpha}")
         _check_seed("fit.seed", self.seed)
         _check_seed("fit.data_seed", self.data_seed)
         _check(self.n_seeds >= 1, f"fit.n_seeds must be at least 1, not {self.n_seeds}")
@@ -164,6 +205,11 @@ class FitSettings:
             re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device) is not None,
             f"fit.device must be auto, cpu, cuda or cuda:N, not {self.device!r}",
         )
+
+    @property
+    def ties(self) -> Literal["efron", "breslow"]:
+        """How ties are treated."""
+        return "breslow" if self.loss == "cox-breslow" else "efron"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -232,9 +278,47 @@ class TrainRecipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     bags: BagSettings = field(default_factory=BagSettings)
     rna: RnaSettings = field(default_factory=RnaSettings)
+    clinical: ClinicalSettings = field(default_factory=ClinicalSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def __post_init__(self) -> None:
+        name, bags = self.model.name, self.bags
+        _check(
+            "clinical" not in self.inputs or bool(self.clinical.columns),
+            f"the model {name} looks at clinical variables and clinical.columns names none: add --clinical-variable",
+        )
+        _check(
+            name != "co-attention" or self.model.gene_sets is not None,
+            "the model co-attention needs gene sets: name a GMT file with --gene-sets (model.gene_sets)",
+        )
+        _check(
+            name != "patch-gcn" or (bags.size == 0 and bags.at_prediction == "all"),
+            "the model patch-gcn needs bags.size = 0: neighbours of a few drawn tiles are not neighbours on the slide",
+        )
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        """What the model looks at, in one order."""
+        own = LOOKS[self.model.name].own
+        clinical: tuple[Modality, ...] = ("clinical",) if self.clinical.columns else ()
+        return in_order({*(self.model.inputs or (*own, *clinical))})
+
+    @property
+    def needs_tiles(self) -> bool:
+        """Whether tiles are looked at."""
+        return "wsi" in self.inputs
+
+    @property
+    def needs_rna(self) -> bool:
+        """Whether RNA is looked at."""
+        return "rna" in self.inputs
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether a patient is scored from what there is; otherwise a case without one of the inputs cannot be."""
+        return self.model.modality_dropout > 0
 
 
 def load_train_recipe(name_or_path: str, *, row: str | None = None) -> TrainRecipe:

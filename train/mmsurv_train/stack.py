@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmsurv_train.fusion import PER_NETWORK, SurvivalModel, build_stack, narrow
+from mmsurv_train.models import PER_NETWORK, SurvivalModel, build_stack, narrow
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 
@@ -42,10 +42,7 @@ class Stack:
         first = networks[0]
         self.networks = list(networks)
         self.model = build_stack(
-            [one.recipe.model for one in networks],
-            feature_dim=first.preprocess.feature_dim,
-            n_genes=first.preprocess.n_genes,
-            seeds=[one.seed for one in networks],
+            [one.recipe.model for one in networks], first.preprocess.dims, seeds=[one.seed for one in networks]
         )
         if first.preprocess.feature_dim:
             self.model.standardise_by(
@@ -127,18 +124,14 @@ class Stack:
 def shape_of(network: Network) -> Any:
     """Networks of one shape can be stacked: alike in all but seed, fold and the settings each may have of its own."""
     own: dict[str, Any] = dict.fromkeys(PER_NETWORK, 0.0)
-    model = dataclasses.replace(network.recipe.model, **own)
-    return model, network.preprocess.genes, network.preprocess.feature_dim, network.recipe.fit.ties
+    recipe, preprocess = network.recipe, network.preprocess
+    loss = (recipe.fit.loss, recipe.fit.nll_alpha)
+    return dataclasses.replace(recipe.model, **own), preprocess.genes, preprocess.dims, recipe.inputs, loss
 
 
 def model_of(states: Sequence[Mapping[str, Tensor]], network: Network) -> SurvivalModel:
     """A model of networks of one job, from what ``Stack.state`` gave of each; on the CPU, ready to predict."""
     seeds = [network.recipe.fit.seed + index for index in range(len(states))]
-    model = build_stack(
-        [network.recipe.model] * len(states),
-        feature_dim=network.preprocess.feature_dim,
-        n_genes=network.preprocess.n_genes,
-        seeds=seeds,
-    )
+    model = build_stack([network.recipe.model] * len(states), network.preprocess.dims, seeds=seeds)
     model.load_state_dict({name: torch.cat([state[name].cpu() for state in states]) for name in states[0]})
     return model.eval()

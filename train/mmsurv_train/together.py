@@ -101,12 +101,12 @@ def train_together(
 
     recipe = configurations[0].recipe
     device = device_text(find_device(recipe.fit.device))
-    data = inputs.join_tables(recipe.model, sources)
+    data = inputs.join_tables(recipe, sources)
     members, found = _members(configurations, data)
     if not members:
         return found
     with unfinished.going_on(_request(configurations, members, sources, data, device)) as checkpoint:
-        data = inputs.read_features(data, recipe.model, sources, on_slide=watching.on_slide)
+        data = inputs.read_features(data, recipe, sources, on_slide=watching.on_slide)
         jobs = [FitJob(recipe=one.configuration.recipe, split=one.split) for one in members]
         watching.on_start(data, jobs)
         fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=watching.on_epoch, checkpoint=checkpoint)
@@ -190,7 +190,7 @@ def _alike(whole: Sequence[tuple[_Member, Fitted]]) -> list[list[tuple[_Member, 
     groups: dict[Any, list[tuple[_Member, Fitted]]] = {}
     for member, one in whole:
         recipe = member.configuration.recipe
-        groups.setdefault((recipe.model.name, recipe.bags), []).append((member, one))
+        groups.setdefault((recipe.model.name, recipe.bags, recipe.inputs), []).append((member, one))
     return list(groups.values())
 
 

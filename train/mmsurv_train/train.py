@@ -131,13 +131,15 @@ def _passes(configurations: Iterable[Configuration], sources: Sources) -> dict[s
     """Configurations by the pass they can share: the same patients, the same features, the same device."""
     passes: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        model = configuration.recipe.model
+        recipe = configuration.recipe
         needs = {
-            "tiles": model.needs_tiles,
-            "rna": model.needs_rna or sources.complete_cases,
-            "slides": model.needs_tiles or sources.complete_cases,
+            "tiles": recipe.needs_tiles,
+            "rna": recipe.needs_rna or sources.complete_cases,
+            "slides": recipe.needs_tiles or sources.complete_cases,
+            "clinical": "clinical" in recipe.inputs,
+            "any": recipe.may_lack,
         }
-        device = configuration.recipe.fit.device.replace(":", "")
+        device = recipe.fit.device.replace(":", "")
         key = "-".join([*(name for name, needed in needs.items() if needed), device])
         passes.setdefault(key, []).append(configuration)
     return passes

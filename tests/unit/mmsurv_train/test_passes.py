@@ -90,11 +90,11 @@ VARIANTS = {
     "bags of 5": {"bags": {"size": 5}},
     "batches of slides": {"bags": {"size": 5, "unit": "slide"}, "batch_size": 8},
     "first tiles, predicted so": {"bags": {"size": 3, "redraw": False, "at_prediction": "size"}},
-    "breslow": {"ties": "breslow"},
+    "breslow": {"loss": "cox-breslow"},
     "patience": {"patience": 2, "epochs": 9},
     "joint": {"name": "joint"},
     "joint of one tile": {"name": "joint", "bags": {"size": 1, "unit": "slide"}, "batch_size": 8},
-    "wsi": {"name": "wsi"},
+    "wsi": {"name": "wsi-mean"},
     "rna": {"name": "rna"},
 }
 

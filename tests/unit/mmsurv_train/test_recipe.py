@@ -48,7 +48,7 @@ def test_the_help_of_train_names_the_shipped_recipes_it_takes():
 @pytest.mark.parametrize(
     ("table", "message"),
     [("grids", r"unknown key 'grids'\. Did you mean 'grid'"), ("publish", "Did you mean 'published'"),
-     ("zzz", "Valid here: bags, evaluate, fit, grid, model, published, rna, rows, split, sweep")],
+     ("zzz", "Valid here: bags, clinical, evaluate, fit, grid, model, published, rna, rows, split, sweep")],
 )  # fmt: skip
 def test_an_unknown_table_is_compared_with_all_a_recipe_may_hold(tmp_path, table, message):
     path = tmp_path / "mine.toml"

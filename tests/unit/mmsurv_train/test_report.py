@@ -39,7 +39,7 @@ def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
     sources = Sources(cohort=cohort, store=str(study / "store"), complete_cases=True)
     rna = dataclasses.replace(RECIPE, model=ModelSettings(name="rna"))
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
+    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi-mean"))
     folds = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3))
     train(RECIPE, sources, folder / "joint", command="mmsurv train --model joint")
     train(rna, sources, folder / "rna", command="mmsurv train --model rna")

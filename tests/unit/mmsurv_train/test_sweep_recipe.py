@@ -37,7 +37,7 @@ def test_a_grid_is_read_by_dotted_keys_or_as_tables(write) -> None:
     [
         ('[grid]\n"fit.learning_rat" = [1]', "grid: unknown key 'fit.learning_rat'. Did you mean 'fit.learning_rate'"),
         ('[grid]\n"learning_rate" = [1]', "Did you mean 'fit.learning_rate'"),
-        ('[grid]\n"zzz" = [1]', "Settings: model.name, model.dim"),
+        ('[grid]\n"zzz" = [1]', "Settings: model.name, model.inputs, model.dim"),
         ('[grid]\n"fit.learning_rate" = 0.1', r"grid.fit.learning_rate must be a list of values to try, not 0.1"),
         ('[grid]\n"fit.learning_rate" = []', r"must be a list of values to try, not \[\]"),
         ('[grid]\n"fit.epochs" = [3, 4, 3]', "grid.fit.epochs names 3 twice"),

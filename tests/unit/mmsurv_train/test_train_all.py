@@ -30,7 +30,7 @@ def configurations(**recipes: TrainRecipe) -> list[Configuration]:
 
 
 def test_configurations_that_need_the_same_data_share_a_pass(sources, passes, tmp_path) -> None:
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
+    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi-mean"))
     chosen = configurations(slow=RECIPE, fast=with_fit(learning_rate=1e-2), wsi=wsi)
     places = {one.name: tmp_path / one.name for one in chosen}
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="mmsurv sweep")
@@ -43,7 +43,7 @@ def test_configurations_that_need_the_same_data_share_a_pass(sources, passes, tm
 
 
 def test_models_that_meet_the_same_patients_share_a_pass(sources, passes, tmp_path) -> None:
-    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi"))
+    wsi = dataclasses.replace(RECIPE, model=ModelSettings(name="wsi-mean"))
     chosen = configurations(joint=RECIPE, wsi=wsi)
     complete = dataclasses.replace(sources, complete_cases=True)
     places = {one.name: tmp_path / one.name for one in chosen}

@@ -78,7 +78,7 @@ def test_a_training_that_goes_on_begins_where_it_was(bars) -> None:
 def test_every_pass_has_bars_of_its_own(bars, capsys) -> None:
     with watching("models") as watch:
         watch.on_slide(1)
-        watch.on_start(data(), [job(1), job(1, model="wsi"), job(3, epochs=5)])
+        watch.on_start(data(), [job(1), job(1, model="wsi-mean"), job(3, epochs=5)])
         watch.on_end()
         watch.on_start(data(), [job(1, model="rna")])
         watch.on_epoch(0, {"seed": 0, "epoch": 1})

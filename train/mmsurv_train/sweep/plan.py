@@ -73,7 +73,7 @@ class Plan:
         own, asked = planned.recipe.bags.at_prediction, self.settings.at_prediction
         if not asked:
             return (own,)
-        if planned.recipe.bags.size == 0 or not planned.recipe.model.needs_tiles:
+        if planned.recipe.bags.size == 0 or not planned.recipe.needs_tiles:
             return (own,) if own in asked else asked[:1]
         return asked
 

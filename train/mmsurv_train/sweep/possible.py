@@ -45,15 +45,16 @@ def look(plan: Plan, sources: Sources) -> Facts:
     training: dict[str, int] = {}
     whole: dict[tuple[str, str], int] = {}
     random_weights = False
-    for model in {planned.recipe.model.name: planned.recipe.model for planned in plan.configurations}.values():
-        data = inputs.join_tables(model, sources)
+    for recipe in {planned.recipe.model.name: planned.recipe for planned in plan.configurations}.values():
+        model = recipe.model
+        data = inputs.join_tables(recipe, sources)
         splits = make_splits(plan.recipe.split, data.cohort.cases)
         for k, split in splits.items():
             _require_deaths(
                 split, data.cohort.cases, f"model {model.name}" + (f", fold {k}" if len(splits) > 1 else "")
             )
         training[model.name] = max(len(split.cases("train")) for split in splits.values())
-        if model.needs_tiles:
+        if recipe.needs_tiles:
             whole |= {(model.name, unit): size for unit, size in _whole_bags(data).items()}
             random_weights = random_weights or _is_random(data)
     return Facts(training=training, whole=whole, random_weights=random_weights)

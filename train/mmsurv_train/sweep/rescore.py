@@ -44,10 +44,11 @@ def evaluate_missing(wanted: Iterable[Wanted], sources: Sources) -> None:
     """
     loaded: dict[str, Inputs] = {}  # which data a model needs, its name says
     for alike in _alike(wanted):
-        model = _recipe(alike[0][0]).model
-        if model.name not in loaded:
-            loaded[model.name] = inputs.read_features(inputs.join_tables(model, sources), model, sources)
-        for (run, at_prediction, folder), scored in zip(alike, _score(alike, loaded[model.name]), strict=True):
+        recipe = _recipe(alike[0][0])
+        name = recipe.model.name
+        if name not in loaded:
+            loaded[name] = inputs.read_features(inputs.join_tables(recipe, sources), recipe, sources)
+        for (run, at_prediction, folder), scored in zip(alike, _score(alike, loaded[name]), strict=True):
             _write(run, with_bags(run, at_prediction), folder, scored)
 
 

@@ -8,24 +8,44 @@ from __future__ import annotations
 
 from mmsurv.config import to_table
 from mmsurv.provenance import canonical_json
-from mmsurv_train.recipe import ModelSettings, TrainRecipe
+from mmsurv_train.modalities import ModelName
+from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.sweep.plan import Plan
 from mmsurv_train.sweep.possible import Facts
 from mmsurv_train.sweep.recipe import setting_keys
 
-ATTENTION = ("dim", "heads", "query", "query_hidden", "head", "attention_dropout")
-"""Settings of [model] that only cross-attention has."""
+CROSS: tuple[ModelName, ...] = ("cross-attention",)
+SEES_TILES: tuple[ModelName, ...] = ("tanh-cross-attention", "abmil", "patch-gcn", "co-attention")
+OWNERS: dict[str, tuple[ModelName, ...]] = {
+    "dim": (*CROSS, *SEES_TILES),
+    "heads": (*CROSS, "co-attention"),
+    "query": CROSS,
+    "query_hidden": CROSS,
+    "head": CROSS,
+    "attention_dropout": (*CROSS, *SEES_TILES),
+    "attention_hidden": ("tanh-cross-attention", "abmil", "patch-gcn"),
+    "graph_layers": ("patch-gcn",),
+    "neighbours": ("patch-gcn",),
+    "gene_sets": ("co-attention",),
+    "least_genes": ("co-attention",),
+    "hidden_widths": ("early", "genomic-cnn"),
+    "late_wsi": ("late",),
+}
+"""Settings of [model] that only some models have."""
 
 
 def uses(recipe: TrainRecipe, key: str) -> bool:
     """Whether the dotted setting can change anything in the recipe's model."""
-    model = recipe.model
     table, name = key.split(".")
     if table == "bags":
-        return model.needs_tiles
+        return recipe.needs_tiles
     if table == "rna":
-        return model.needs_rna
-    return table != "model" or _has(model, name)
+        return recipe.needs_rna
+    if table == "clinical":
+        return "clinical" in recipe.inputs
+    if key in ("fit.nll_bins", "fit.nll_alpha"):
+        return recipe.fit.loss == "nll"
+    return table != "model" or _has(recipe, name)
 
 
 def same_trainings(plan: Plan, facts: Facts) -> list[list[str]]:
@@ -36,12 +56,17 @@ def same_trainings(plan: Plan, facts: Facts) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _has(model: ModelSettings, name: str) -> bool:
-    attends = model.name == "cross-attention"
-    asks = attends and model.query == "relu"
-    embeds = model.name in ("joint", "rna") or (attends and model.head == "image+rna")
-    special = {"query_hidden": asks, "rna_widths": embeds, "rna_dropout": embeds or asks}
-    return special.get(name, attends or name not in ATTENTION)
+def _has(recipe: TrainRecipe, name: str) -> bool:
+    model = recipe.model
+    asks = model.name == "cross-attention" and model.query == "relu"
+    embeds = recipe.needs_rna and (model.name != "cross-attention" or model.head == "image+rna")
+    special = {
+        "query_hidden": asks,
+        "rna_widths": embeds and model.name != "genomic-cnn",
+        "rna_dropout": embeds or asks,
+        "clinical_widths": "clinical" in recipe.inputs,
+    }
+    return special.get(name, model.name in OWNERS.get(name, (model.name,)))
 
 
 def _trained_as(recipe: TrainRecipe, facts: Facts) -> str:
@@ -49,7 +74,7 @@ def _trained_as(recipe: TrainRecipe, facts: Facts) -> str:
     table, model = to_table(recipe), recipe.model.name
     if recipe.fit.batch_size >= facts.training[model]:
         table["fit"]["batch_size"] = 0
-    if recipe.model.needs_tiles and recipe.bags.size >= facts.whole[model, recipe.bags.unit]:
+    if recipe.needs_tiles and recipe.bags.size >= facts.whole[model, recipe.bags.unit]:
         table["bags"]["size"] = 0
     if not table["bags"]["size"]:
         table["bags"] |= {"redraw": True, "at_prediction": "all"}

@@ -173,7 +173,7 @@ def _whole(value: Any) -> str:
 
 
 def _bags(result: Result) -> str:
-    if not result.planned.recipe.model.needs_tiles:
+    if not result.planned.recipe.needs_tiles:
         return NONE
     size = result.planned.recipe.bags.size
     return str(size) if result.evaluated_with == "size" and size else "all"

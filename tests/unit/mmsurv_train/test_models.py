@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmsurv_train.fusion import build_model
+from mmsurv_train.dims import Dims
 from mmsurv_train.layers import Dropout, Linear
+from mmsurv_train.models import build_model
 from mmsurv_train.recipe import ModelSettings
 
 GENES, DIM = 5, 4
 
 
 def build(**settings):
-    return build_model(ModelSettings(**settings), feature_dim=DIM, n_genes=GENES, seeds=[0]).eval()
+    return build_model(ModelSettings(**settings), Dims(features=DIM, genes=GENES), seeds=[0]).eval()
 
 
 def linear_shapes(module):
@@ -33,7 +34,7 @@ def bags():
 
 def test_joint_fusion_is_steyaerts_network():
     model = build(name="joint", rna_widths=(4096, 2048), rna_dropout=0.5, dropout=0.8)
-    rna = [type(layer).__name__ for layer in model.rna]
+    rna = [type(layer).__name__ for layer in model.beside.rna.layers]
     assert rna == ["Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert linear_shapes(model) == [(4096, GENES), (2048, 4096), (1, DIM + 2048)]
     assert [layer.rates for layer in model.modules() if isinstance(layer, Dropout)] == [(0.5,), (0.5,), (0.8,)]
@@ -62,13 +63,13 @@ def test_cross_attention_weighs_tiles_by_rna(bags, rna):
     assert not torch.allclose(weights[0], others[0])
 
 
-@pytest.mark.parametrize("name", ["joint", "wsi", "rna"])
+@pytest.mark.parametrize("name", ["joint", "wsi-mean", "rna"])
 def test_models_without_attention_say_so(bags, rna, name):
     with pytest.raises(ValueError, match="it has no attention to show"):
         build(name=name).attention(bags, rna)
 
 
-@pytest.mark.parametrize("name", ["joint", "wsi"])
+@pytest.mark.parametrize("name", ["joint", "wsi-mean"])
 def test_mean_pooling_takes_a_bags_mean_for_the_bag(bags, rna, name):
     model = build(name=name)
     model.standardise_by(torch.full((DIM,), 0.4), torch.full((DIM,), 2.0))
@@ -82,7 +83,7 @@ def test_missing_rna_is_said(bags, name, what):
         build(name=name)(bags, None)
 
 
-@pytest.mark.parametrize("name", ["joint", "wsi", "cross-attention"])
+@pytest.mark.parametrize("name", ["joint", "wsi-mean", "cross-attention"])
 def test_missing_or_wrong_bags_are_said(rna, name):
     model = build(name=name)
     with pytest.raises(ValueError, match="this model needs bags"):
