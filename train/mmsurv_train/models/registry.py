@@ -12,15 +12,21 @@ from mmsurv_train.layers import Dropout, initialise
 from mmsurv_train.modalities import ModelName
 from mmsurv_train.models.base import SurvivalModel
 from mmsurv_train.models.cross_attention import CrossAttentionFusion
+from mmsurv_train.models.graph import PatchGcn
 from mmsurv_train.models.means import EarlyFusion, GenomicCnn, JointFusion, WsiMean
 from mmsurv_train.models.tabular import TabularModel
+from mmsurv_train.models.tiles import Abmil, CoAttention, TanhCrossAttention
 from mmsurv_train.recipe import ModelSettings
 
 _MODELS: dict[ModelName, Callable[[Sequence[ModelSettings], Dims], SurvivalModel]] = {
     "cross-attention": CrossAttentionFusion,
+    "tanh-cross-attention": TanhCrossAttention,
+    "co-attention": CoAttention,
     "joint": JointFusion,
     "early": EarlyFusion,
     "genomic-cnn": GenomicCnn,
+    "abmil": Abmil,
+    "patch-gcn": PatchGcn,
     "wsi-mean": WsiMean,
     "rna": TabularModel,
     "clinical": TabularModel,
