@@ -19,6 +19,7 @@ from mmsurv.errors import StoreError
 from mmsurv_train.bags.drawn import DrawnBags
 from mmsurv_train.bags.memory import default_budget, size_text
 from mmsurv_train.bags.moments import Moments, merged, moments_of, rows_at_a_time
+from mmsurv_train.bags.neighbours import Neighbours
 from mmsurv_train.bags.opening import open_slides
 from mmsurv_train.bags.records import as_tensor, some, torch_dtype
 from mmsurv_train.bags.rows import Resident, Rows
@@ -46,6 +47,7 @@ class Bags:
         dtype: torch.dtype,
         empty: Sequence[str] = (),
         device: torch.device | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """
         Args:
@@ -54,8 +56,9 @@ class Bags:
             dim, dtype: of the features.
             empty: slides that have no rows.
             device: where tensors are asked for; None: the CPU.
+            neighbours: which tiles lie next to one another; None: that is not known.
         """
-        self._rows, self._moments = rows, moments
+        self._rows, self._moments, self._neighbours = rows, moments, neighbours
         self._n_tiles = {slide_id: found.n for slide_id, found in self._moments.items()}
         self.dim, self.dtype, self.empty = dim, dtype, tuple(empty)
         self.device = device or torch.device("cpu")
@@ -104,15 +107,18 @@ class Bags:
         """
         budget = default_budget() if memory is None else memory
         rows, moments, empty = open_slides(store, slide_ids, budget=budget, on_slide=on_slide or (lambda _: None))
-        bags = cls(rows, moments, dim=store.dim, dtype=torch_dtype(store.dtype), empty=empty)
+        neighbours = Neighbours.of_store(store)
+        bags = cls(rows, moments, dim=store.dim, dtype=torch_dtype(store.dtype), empty=empty, neighbours=neighbours)
         logger.info(
             "Features of %d slides take %s of %s: %s.", len(bags), size_text(bags.nbytes), size_text(budget), rows.way
         )
         return bags
 
     @classmethod
-    def from_arrays(cls, features: Mapping[str, np.ndarray]) -> Bags:
+    def from_arrays(cls, features: Mapping[str, np.ndarray], *, coords: Mapping[str, np.ndarray] | None = None) -> Bags:
         """From arrays (N, D) of one width and dtype (float16, bfloat16, float32) by slide id; they are copied.
+
+        ``coords`` are those of the tiles (N, 2), where their neighbours matter.
 
         Raises:
             ValueError: no arrays, or arrays of different widths or dtypes.
@@ -135,7 +141,10 @@ class Bags:
             name: moments_of(x_ND.split(rows_at_a_time(dim)), name, len(x_ND)).kept() for name, x_ND in slides.items()
         }
         empty = [slide_id for slide_id in features if slide_id not in slides]
-        return cls(Resident(slides), moments, dim=dim, dtype=torch_dtype(first.dtype), empty=empty)
+        return cls(
+            Resident(slides), moments, dim=dim, dtype=torch_dtype(first.dtype), empty=empty,
+            neighbours=None if coords is None else Neighbours.of_arrays(coords),
+        )  # fmt: skip
 
     @property
     def slide_ids(self) -> list[str]:
@@ -170,7 +179,7 @@ class Bags:
         rows = self._rows
         if device.type != "cuda" or self.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             rows = Resident(rows.on(device))
-        moved = Bags(rows, self._moments, dim=self.dim, dtype=self.dtype, device=device)
+        moved = Bags(rows, self._moments, dim=self.dim, dtype=self.dtype, device=device, neighbours=self._neighbours)
         moved.empty = self.empty  # which were named when they were opened
         return moved
 
@@ -196,7 +205,9 @@ class Bags:
             self._require(slide_ids)
         spans = [spans_of(slide_ids, self._n_tiles, size=size, draw=draw) for slide_ids in chosen]
         self._rows.check(spans)
-        return DrawnBags(spans, self._rows, self._moments, dim=self.dim, device=self.device)
+        return DrawnBags(
+            spans, self._rows, self._moments, dim=self.dim, device=self.device, neighbours=self._neighbours
+        )
 
     def bag(self, slide_ids: Sequence[str], *, size: int = 0, draw: Draw | None = None) -> Tensor:
         """One bag as a whole, (N, D) in the stored dtype: a view where its rows lie in one run, otherwise a copy.

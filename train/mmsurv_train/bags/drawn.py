@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmsurv_train.bags.moments import Moments, merged, moments_of, rows_at_a_time
+from mmsurv_train.bags.neighbours import Neighbours
 from mmsurv_train.bags.rows import Rows
 from mmsurv_train.bags.windows import Span
 
@@ -34,6 +36,7 @@ class DrawnBags:
         *,
         dim: int,
         device: torch.device,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """
         Args:
@@ -42,7 +45,9 @@ class DrawnBags:
             moments: of all rows of each slide.
             dim: width of a row.
             device: where tensors are asked for.
+            neighbours: which tiles of a slide lie next to one another.
         """
+        self._neighbours = neighbours
         self._spans, self._rows, self._moments, self._device = spans, rows, moments, device
         self.lengths = [sum(span.n for span in bag) for bag in spans]
         self.dim = dim
@@ -69,6 +74,23 @@ class DrawnBags:
         bags = [self._spans[index] for index in order]
         self._rows.check(bags)  # also of bags that were drawn long ago
         return self._on_device(bags, readers)
+
+    def neighbours(self, index: int, k: int) -> Tensor:
+        """Rows of the k nearest tiles of each tile of a bag on its slide, (N, k) int64.
+
+        Raises:
+            ValueError: it is not known where tiles lie, or the bag holds parts of slides.
+        """
+        if self._neighbours is None:
+            raise ValueError("it is not known where the tiles of these bags lie")
+        found, first = [], 0
+        for span in self._spans[index]:
+            n_tiles = self._moments[span.slide_id].n
+            if (span.start, span.stop) != (0, n_tiles):
+                raise ValueError("neighbours are those on the whole slide: draw whole bags (bags.size = 0)")
+            found.append(self._neighbours.of(span.slide_id, k, n_tiles=n_tiles).astype("int64") + first)
+            first += n_tiles
+        return torch.from_numpy(np.concatenate(found))
 
     def means(self) -> Tensor:
         """Mean of the tiles of each bag, (B, D) float32; bags of whole slides are not read for it."""
