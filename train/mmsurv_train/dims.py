@@ -19,6 +19,8 @@ class Dims:
     """Columns of the coded clinical variables; 0 for a model without."""
     outputs: int = 1
     """1, the risk; or the logits of the hazards of so many time intervals."""
+    base: bool = False
+    """Whether there is a base to add to."""
     gene_sets: tuple[tuple[int, ...], ...] = ()
     """Places of the genes of each set among those kept."""
 

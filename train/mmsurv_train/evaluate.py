@@ -97,12 +97,13 @@ def load_model(run: Run) -> tuple[SurvivalModel, Preprocess]:
         RunError: the saved weights or scaling do not fit the run's recipe.
     """
     from mmsurv_train.models import build_model
+    from mmsurv_train.prepare import dims_of
     from mmsurv_train.preprocess import Preprocess
 
     recipe = _recipe(run)
     try:
         preprocess = Preprocess.from_table(runs.read_json(run.path / runs.PREPROCESS))
-        model = build_model(recipe.model, preprocess.dims, seeds=recipe.fit.seeds)
+        model = build_model(recipe.model, dims_of(recipe, preprocess), seeds=recipe.fit.seeds)
         model.load_state_dict(run.weights())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RunError):

@@ -8,6 +8,7 @@ Shape suffixes: P patients, G genes, D feature dim.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,13 @@ import torch
 from mmsurv.errors import CohortError, ConfigError, MmsurvError, SplitError
 from mmsurv_train.bags import Bags
 from mmsurv_train.checkpoint import Checkpoint, SavedPass
+from mmsurv_train.fitted_at_once import fitted_course
+from mmsurv_train.frozen import Frozen
 from mmsurv_train.models import Known, SurvivalModel, n_parameters
 from mmsurv_train.passes import Pass
 from mmsurv_train.patients import Patients, scorable_cases, slides_of
 from mmsurv_train.predict import find_device
-from mmsurv_train.prepare import fit_scales, known_of
+from mmsurv_train.prepare import base_of, dims_of, fit_frozen, fit_scales, known_of
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.stack import Network, model_of
@@ -149,7 +152,12 @@ def fit_many(
         except (SplitError, CohortError) as error:
             failed[index] = FitFailed(error=error)
     results: dict[int, list[Any]] = {index: [] for index in range(len(jobs))}
-    for number, together in enumerate(_passes(networks)):
+    fitted_at_once = [network for network in networks if network.recipe.model.name == "late"]
+    for network in fitted_at_once:
+        results[network.job].append(
+            fitted_course(network, prepared.patients, prepared.bags, prepared.of_patients(network))
+        )
+    for number, together in enumerate(_passes([network for network in networks if network not in fitted_at_once])):
         tiles = prepared.bags if together[0].recipe.needs_tiles else None
         running = Pass(
             together,
@@ -179,6 +187,7 @@ class _Preparation:
     device: torch.device
     dtype: torch.dtype
     _scales: dict[Any, Preprocess] = field(default_factory=dict)
+    _kept_frozen: dict[Any, Frozen] = field(default_factory=dict)
     _values: dict[Any, Known] = field(default_factory=dict)
     _usable: dict[Any, set[str]] = field(default_factory=dict)
 
@@ -196,10 +205,19 @@ class _Preparation:
         train = _part(job.split, "train", self.cohort, self._usable[needs])
         validation = _part(job.split, "validation", self.cohort, self._usable[needs])
         preprocess = self._preprocess(job, train)
+        frozen = self._frozen(job, train, preprocess)
         rows = [pd.Index(part).map(self._row).to_numpy(dtype="int64") for part in (train, validation)]
         fit = job.recipe.fit
         return [
-            Network(job=index, seed=seed, recipe=job.recipe, preprocess=preprocess, train=rows[0], validation=rows[1])
+            Network(
+                job=index,
+                seed=seed,
+                recipe=job.recipe,
+                preprocess=preprocess,
+                frozen=frozen,
+                train=rows[0],
+                validation=rows[1],
+            )
             for seed in range(fit.seed, fit.seed + fit.n_seeds)
         ]
 
@@ -208,15 +226,29 @@ class _Preparation:
         or is told so."""
         preprocess, recipe = network.preprocess, network.recipe
         key = (id(preprocess), recipe.inputs, recipe.may_lack)
+        case_ids, data = self.patients.case_ids, (self.cohort, self.bags)
         if key not in self._values:
-            self._values[key] = known_of(
-                self.patients.case_ids, preprocess, recipe, self.cohort, self.bags, dtype=self.dtype, device=self.device
-            )
-        return self._values[key]
+            self._values[key] = known_of(case_ids, preprocess, recipe, *data, dtype=self.dtype, device=self.device)
+        if not recipe.has_base:
+            return self._values[key]
+        with_base = (*key, id(network.frozen))
+        if with_base not in self._values:
+            base_P = base_of(network.frozen, case_ids, network.train, preprocess, recipe, *data)
+            base_1P = torch.from_numpy(base_P)[None].to(self.device, self.dtype)
+            self._values[with_base] = dataclasses.replace(self._values[key], base=base_1P)
+        return self._values[with_base]
 
     def forget(self) -> None:
         """Let go of what the networks of a pass shared."""
         self._values.clear()
+
+    def _frozen(self, job: FitJob, train: list[str], preprocess: Preprocess) -> Frozen:
+        recipe = job.recipe
+        late = recipe.model.name == "late"
+        key = (id(preprocess), tuple(train), late, recipe.has_base, recipe.inputs, recipe.model.rna_components)
+        if key not in self._kept_frozen:
+            self._kept_frozen[key] = fit_frozen(recipe, train, preprocess, self.cohort, self.bags)
+        return self._kept_frozen[key]
 
     def _preprocess(self, job: FitJob, train: list[str]) -> Preprocess:
         recipe = job.recipe
@@ -255,7 +287,7 @@ def _passes(networks: Sequence[Network]) -> list[list[Network]]:
 def _bytes_of(network: Network) -> int:
     """What a network needs in training: its parameters five times (gradient, two moments, the best), its RNA thrice,
     and what it asks of each bag and is answered, with gradients and copies."""
-    dims, model = network.preprocess.dims, network.recipe.model
+    dims, model = dims_of(network.recipe, network.preprocess), network.recipe.model
     parameters = n_parameters(model, dims)
     seen = len(network.train) + len(network.validation)
     vectors = 8 * (model.heads if model.name == "cross-attention" else 1)

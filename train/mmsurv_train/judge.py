@@ -59,7 +59,7 @@ class Judge:
         }
         self.history.append(row)
         badness = self._badness(row)
-        better = badness < self._least
+        better = self.settings.select == "last" or badness < self._least
         if better:
             self._least, self.best_epoch = badness, int(row["epoch"])
         return row, better
@@ -68,6 +68,8 @@ class Judge:
     def is_done(self) -> bool:
         """Whether all epochs are over, or none was better for as long as the recipe waits."""
         epoch = int(self.history[-1]["epoch"]) if self.history else 0
+        if self.settings.select == "last":
+            return epoch >= self.settings.epochs
         waited = epoch - self.best_epoch
         return epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
 

@@ -176,8 +176,8 @@ class Pass:
         )
         return turn, owner
 
-    def _forward(self, turn: Turn, *, training: bool) -> list[Tensor]:
-        """Outputs (M, B, K) of each stack, on the CPU: sums over patients have one order there."""
+    def _forward(self, turn: Turn, *, training: bool) -> tuple[list[Known], list[Tensor]]:
+        """What each stack knows, and its outputs (M, B, K) on the CPU: sums over patients have one order there."""
         reader = self._kept(("reader", id(turn)), turn, lambda: Reader(turn, self.bags, self.stacks))
         known = self._kept(("known", id(turn)), turn, lambda: [self._known(turn, s) for s in range(len(self.stacks))])
         for s, stack in enumerate(self.stacks):
@@ -187,10 +187,11 @@ class Pass:
         if training:
             known = [hide(one, stack.model) for one, stack in zip(known, self.stacks, strict=True)]
         pooled = reader.pool(known, training=training)
-        return [
-            stack.model.answer(one, found).cpu() if turn.rows(s).shape[1] else torch.zeros(len(stack), 0, 1)
+        outs = [
+            stack.model.outputs(one, found).cpu() if turn.rows(s).shape[1] else torch.zeros(len(stack), 0, 1)
             for s, (stack, one, found) in enumerate(zip(self.stacks, known, pooled, strict=True))
         ]
+        return known, outs
 
     def _kept(self, key: Any, turn: Turn, make: Callable[[], Any]) -> Any:
         """What is made of a turn that comes again every epoch is made once."""
@@ -208,7 +209,7 @@ class Pass:
 
     def _step(self, turn: Turn, step: int) -> None:
         self._step_number = self.epoch * 100_000 + step
-        outs = self._forward(turn, training=True)
+        known, outs = self._forward(turn, training=True)
         if self._rides and self.epoch > 1:
             for s, stack in enumerate(self.stacks):
                 for m, network in enumerate(stack.networks):
@@ -222,13 +223,21 @@ class Pass:
                 continue
             loss = self._kept(("loss", s, id(turn)), turn, partial(self._loss, turn, s))
             finite = (torch.isfinite(out_MBK).all(2) | ~turn.used(s)).all(1)
-            loss_M = loss.loss(out_MBK)
+            loss_M = loss.loss(out_MBK) + self._image_loss(s, known[s], out_MBK, loss)
             moving.append(self._hear(s, turn.n_train[s], loss_M.detach(), loss.n_terms, finite))
             losses += [loss_M[m] for m, moves in enumerate(moving[-1]) if moves]
         if losses:
             torch.stack(losses).sum().backward()
             for stack, moves in zip(self.stacks, moving, strict=True):
                 stack.step(moves)
+
+    def _image_loss(self, s: int, known: Known, out_MBK: Tensor, loss: LossOfStep) -> Tensor | float:
+        """The second loss, of what tiles add to the base, at each network's weight; 0 where no network has one."""
+        weights = [network.recipe.fit.image_loss for network in self.stacks[s].networks]
+        base_MB = self.stacks[s].model.base_risk(known)
+        if not any(weights) or base_MB is None:
+            return 0.0
+        return out_MBK.new_tensor(weights) * loss.loss(out_MBK - base_MB[..., None].to(out_MBK))
 
     def _hear(self, s: int, n_train: list[int], loss_M: Tensor, terms_M: Tensor, finite_M: Tensor) -> list[bool]:
         """Note the losses of a step; says which networks it moves."""
@@ -266,7 +275,7 @@ class Pass:
         if "validation" not in self._cached:
             self._cached["validation"] = self._validation_turn()
         turn, owner = self._cached["validation"]
-        for s, out_MBK in enumerate(self._forward(turn, training=False)):
+        for s, out_MBK in enumerate(self._forward(turn, training=False)[1]):
             for m, network in enumerate(self.stacks[s].networks):
                 course, bags = self.courses[network], turn.seen[s][m]
                 waits = self._rides and network.recipe.fit.epochs > self.epoch  # for the next step

@@ -231,7 +231,7 @@ def _pooled(models: Sequence[SurvivalModel], knowns: Sequence[Known], bags: Bags
 
 def _nothing(model: SurvivalModel, n_bags: int) -> Pooled:
     """What a model is told of tiles where no one has any."""
-    like, shape = next(model.parameters()), (model.networks, n_bags)
+    like, shape = model.like, (model.networks, n_bags)
     if model.pools == "attention":
         return like.new_zeros(*shape, model.rows, model.dims.features), like.new_ones(*shape, model.rows)
     return like.new_zeros(*shape, model.dims.features if model.pools == "mean" else model.reader.pooled)

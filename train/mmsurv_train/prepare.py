@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from mmsurv_train.bags import Bags
 from mmsurv_train.clinical import ClinicalCoding
+from mmsurv_train.dims import Dims
 from mmsurv_train.discrete import time_edges
+from mmsurv_train.floors.stacked import fit_stack
+from mmsurv_train.frozen import Frozen, principal_components
 from mmsurv_train.gene_sets import read_gene_sets
+from mmsurv_train.modalities import Modality
 from mmsurv_train.models.known import Known
-from mmsurv_train.patients import modalities_of
+from mmsurv_train.patients import modalities_of, slides_of
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 
@@ -52,6 +57,94 @@ def fit_scales(
         edges = time_edges(outcomes["time"].to_numpy(float), outcomes["event"].to_numpy(bool), recipe.fit.nll_bins)
         found = dataclasses.replace(found, time_edges=edges)
     return found
+
+
+def dims_of(recipe: TrainRecipe, preprocess: Preprocess) -> Dims:
+    """What a network of the recipe is built for on these scales."""
+    return Dims(
+        features=preprocess.feature_dim,
+        genes=preprocess.n_genes,
+        clinical=0 if preprocess.clinical is None else len(preprocess.clinical.names),
+        outputs=1 if preprocess.time_edges is None else len(preprocess.time_edges) - 1,
+        base=recipe.has_base or recipe.model.name == "late",
+        gene_sets=() if preprocess.gene_sets is None else preprocess.gene_sets.places,
+    )
+
+
+def fit_frozen(
+    recipe: TrainRecipe, train: Sequence[str], preprocess: Preprocess, cohort: Cohort, bags: Bags | None
+) -> Frozen:
+    """What is fitted on the training patients and does not move with the networks.
+
+    Raises:
+        SplitError: too few deaths for a penalised regression.
+    """
+    components = base = None
+    if recipe.model.name == "cross-attention" and recipe.model.rna_components:
+        values, has = values_of(train, ("rna",), preprocess, recipe, cohort, bags)
+        k = min(recipe.model.rna_components, preprocess.n_genes)
+        components = principal_components(values["rna"][has["rna"]], k)
+    late = recipe.model.name == "late"
+    if late or recipe.has_base:
+        modalities = [name for name in recipe.inputs if late or name != "wsi"]
+        values, has = values_of(train, modalities, preprocess, recipe, cohort, bags)
+        outcomes = cohort.cases.loc[list(train)]
+        time_B, event_B = outcomes["time"].to_numpy(float), outcomes["event"].to_numpy(bool)
+        base = fit_stack(values, time_B, event_B, train, has)
+    return Frozen(components=components, base=base)
+
+
+def values_of(
+    case_ids: Sequence[str],
+    modalities: Sequence[Modality],
+    preprocess: Preprocess,
+    recipe: TrainRecipe,
+    cohort: Cohort,
+    bags: Bags | None,
+) -> tuple[dict[Modality, np.ndarray], dict[Modality, np.ndarray]]:
+    """Scaled values of some patients, (B, C) float64 each, and who has them, (B,) bool: RNA, coded clinical variables,
+    and as "wsi" the mean tile; zeros where a patient has none."""
+    having = modalities_of(recipe, cohort, bags)
+    values, has = dict[Modality, np.ndarray](), dict[Modality, np.ndarray]()
+    for modality in modalities:
+        has[modality] = np.array([case in having[modality] for case in case_ids])
+        those = [case for case in case_ids if case in having[modality]]
+        found: np.ndarray
+        if modality == "rna":
+            assert cohort.rna is not None
+            found = preprocess.rna(cohort.rna.loc[those])
+        elif modality == "clinical":
+            assert preprocess.clinical is not None
+            found = preprocess.clinical.matrix(cohort.cases.loc[those, list(recipe.clinical.columns)])
+        else:
+            assert bags is not None
+            slides = slides_of(cohort, bags)
+            means = torch.cat([bags.mean(slides[case]) for case in those]).cpu().numpy()
+            found = (means - preprocess.feature_mean) / preprocess.feature_sd
+        all_BC = np.zeros((len(case_ids), found.shape[1]))
+        all_BC[has[modality]] = found
+        values[modality] = all_BC
+    return values, has
+
+
+def base_of(
+    frozen: Frozen,
+    case_ids: Sequence[str],
+    train: Sequence[int] | np.ndarray,
+    preprocess: Preprocess,
+    recipe: TrainRecipe,
+    cohort: Cohort,
+    bags: Bags | None,
+) -> np.ndarray | None:
+    """The base's risks (P,) of all patients: of the training patients (rows ``train``, in the order of the fit) those
+    out of fold. None where there is no base."""
+    if frozen.base is None or not recipe.has_base:
+        return None
+    modalities = list(frozen.base.stack.parts)
+    values, has = values_of(case_ids, modalities, preprocess, recipe, cohort, bags)
+    risk_P = frozen.base.stack.risk(values, has)
+    risk_P[train] = frozen.base.out_of_fold
+    return risk_P
 
 
 def known_of(

@@ -18,7 +18,6 @@ import pandas as pd
 
 from mmsurv.errors import CohortError, RunError
 from mmsurv_train.clinical import ClinicalCoding
-from mmsurv_train.dims import Dims
 from mmsurv_train.gene_sets import GeneSets
 from mmsurv_train.recipe import RnaSettings
 
@@ -90,17 +89,6 @@ class Preprocess:
     @property
     def feature_dim(self) -> int:
         return len(self.feature_mean)
-
-    @property
-    def dims(self) -> Dims:
-        """What a network on these scales is built for."""
-        return Dims(
-            features=self.feature_dim,
-            genes=self.n_genes,
-            clinical=0 if self.clinical is None else len(self.clinical.names),
-            outputs=1 if self.time_edges is None else len(self.time_edges) - 1,
-            gene_sets=() if self.gene_sets is None else self.gene_sets.places,
-        )
 
     def rna(self, profiles: pd.DataFrame) -> np.ndarray:
         """Scaled RNA of some patients.

@@ -46,6 +46,13 @@ class ModelSettings:
     """How RNA becomes the query: one linear layer (the paper), or a ReLU layer of ``query_hidden`` before it."""
     query_hidden: int = 64
     """Width of the query's ReLU layer."""
+    rna_components: int = 0
+    """The query of cross-attention sees so many first principal components of the training part's RNA, each of variance
+    1; 0: all genes."""
+    base: Literal["none", "ridge"] = "none"
+    """What a model with tiles adds to: none; ridge: the risk of a penalised Cox regression on its RNA and clinical
+    variables, fitted before and out of fold for the training patients. Then the network sees these inputs nowhere else
+    but in the query. Only with a Cox loss; a model without tiles, or with nothing else, has none."""
     head: Literal["image", "image+rna"] = "image+rna"
     """What the survival layer of cross-attention sees: the attended image alone (the paper), or also the embedded
     RNA."""
@@ -65,8 +72,6 @@ class ModelSettings:
     """GMT file of the gene sets of ``co-attention``."""
     least_genes: int = 5
     """Gene sets of which fewer genes are known are left out."""
-    late_wsi: Literal["wsi-mean", "abmil"] = "wsi-mean"
-    """The model whose score of the slides ``late`` takes."""
     rna_dropout: float = 0.75
     """Dropout on the genes (also the query's, where it has a ReLU layer) and between the embedding's layers."""
     dropout: float = 0.25
@@ -82,6 +87,9 @@ class ModelSettings:
         _check(
             self.dim % self.heads == 0,
             f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})",
+        )
+        _check(
+            self.rna_components >= 0, f"model.rna_components must be 0 (all genes) or more, not {self.rna_components}"
         )
         for name in ("rna_widths", "clinical_widths", "hidden_widths"):
             widths = getattr(self, name)
@@ -163,9 +171,13 @@ class FitSettings:
     """L2 penalty of Adam."""
     patience: int = 30
     """Stop after this many epochs without a better one; 0 = never."""
-    select: Literal["c-index", "loss"] = "loss"
+    select: Literal["c-index", "loss", "last"] = "loss"
     """What the best epoch is best at, on the validation patients as one risk set. The loss is finer than the
-    C-index, which a small validation part knows only in coarse steps."""
+    C-index, which a small validation part knows only in coarse steps. last: the last epoch is taken, whatever the
+    validation patients say."""
+    image_loss: float = 0.0
+    """Weight of a second loss, of what the tiles alone add to the base (where there is one): it makes the attention
+    learn what the base knows as well."""
     loss: Loss = "cox-efron"
     """cox-efron, cox-breslow: the negative log partial likelihood, ties by either. nll: the negative log likelihood of
     the time interval of each death (MCAT and its family)."""
@@ -192,6 +204,7 @@ class FitSettings:
         _check(self.learning_rate > 0, f"fit.learning_rate must be above 0, not {self.learning_rate}")
         _check(self.weight_decay >= 0, f"fit.weight_decay must be 0 or more, not {self.weight_decay}")
         _check(self.patience >= 0, f"fit.patience must be 0 (never stop) or more, not {self.patience}")
+        _check(self.image_loss >= 0, f"fit.image_loss must be 0 or more, not {self.image_loss}")
         _check(2 <= self.nll_bins <= 100, f"fit.nll_bins must be from 2 to 100, not {self.nll_bins}")
         _check(0 <= self.nll_alpha < 1, f"fit.nll_alpha must be at least 0 and below 1, not {self.nll_alpha}")
         _check_seed("fit.seed", self.seed)
@@ -290,6 +303,10 @@ class TrainRecipe:
             f"the model {name} looks at clinical variables and clinical.columns names none: add --clinical-variable",
         )
         _check(
+            name != "late" or self.fit.loss != "nll",
+            "the model late is a Cox regression: fit.loss must be cox-efron or cox-breslow",
+        )
+        _check(
             name != "co-attention" or self.model.gene_sets is not None,
             "the model co-attention needs gene sets: name a GMT file with --gene-sets (model.gene_sets)",
         )
@@ -314,6 +331,12 @@ class TrainRecipe:
     def needs_rna(self) -> bool:
         """Whether RNA is looked at."""
         return "rna" in self.inputs
+
+    @property
+    def has_base(self) -> bool:
+        """Whether a network adds to the risk of a penalised Cox regression on the other inputs."""
+        fused = "wsi" in self.inputs and len(self.inputs) > 1
+        return self.model.base == "ridge" and fused and self.model.name != "late" and self.fit.loss != "nll"
 
     @property
     def may_lack(self) -> bool:

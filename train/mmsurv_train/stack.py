@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmsurv_train.frozen import Frozen
 from mmsurv_train.models import PER_NETWORK, SurvivalModel, build_stack, narrow
+from mmsurv_train.prepare import dims_of
 from mmsurv_train.preprocess import Preprocess
 from mmsurv_train.recipe import TrainRecipe
 
@@ -30,6 +32,7 @@ class Network:
     """Of initialisation and dropout."""
     recipe: TrainRecipe
     preprocess: Preprocess
+    frozen: Frozen
     train: np.ndarray
     """Rows of its training patients among all patients."""
     validation: np.ndarray
@@ -42,7 +45,9 @@ class Stack:
         first = networks[0]
         self.networks = list(networks)
         self.model = build_stack(
-            [one.recipe.model for one in networks], first.preprocess.dims, seeds=[one.seed for one in networks]
+            [one.recipe.model for one in networks],
+            dims_of(first.recipe, first.preprocess),
+            seeds=[one.seed for one in networks],
         )
         if first.preprocess.feature_dim:
             self.model.standardise_by(
@@ -51,6 +56,7 @@ class Stack:
                     for name in ("feature_mean", "feature_sd")
                 )
             )
+        self.model.take_frozen([one.frozen for one in networks])
         self.model.to(device=device, dtype=dtype)
         self._adam, self._views = self._new_adam()
 
@@ -126,12 +132,12 @@ def shape_of(network: Network) -> Any:
     own: dict[str, Any] = dict.fromkeys(PER_NETWORK, 0.0)
     recipe, preprocess = network.recipe, network.preprocess
     loss = (recipe.fit.loss, recipe.fit.nll_alpha)
-    return dataclasses.replace(recipe.model, **own), preprocess.genes, preprocess.dims, recipe.inputs, loss
+    return dataclasses.replace(recipe.model, **own), preprocess.genes, dims_of(recipe, preprocess), loss
 
 
 def model_of(states: Sequence[Mapping[str, Tensor]], network: Network) -> SurvivalModel:
     """A model of networks of one job, from what ``Stack.state`` gave of each; on the CPU, ready to predict."""
     seeds = [network.recipe.fit.seed + index for index in range(len(states))]
-    model = build_stack([network.recipe.model] * len(states), network.preprocess.dims, seeds=seeds)
+    model = build_stack([network.recipe.model] * len(states), dims_of(network.recipe, network.preprocess), seeds=seeds)
     model.load_state_dict({name: torch.cat([state[name].cpu() for state in states]) for name in states[0]})
     return model.eval()

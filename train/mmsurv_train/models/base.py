@@ -12,6 +12,7 @@ Shape suffixes: M networks, B patients, N tiles of a bag, D feature dim, R rows 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -29,6 +30,7 @@ from mmsurv_train.pool import softmax_pool
 from mmsurv_train.recipe import ModelSettings
 
 if TYPE_CHECKING:
+    from mmsurv_train.frozen import Frozen
     from mmsurv_train.models.each_bag import BagReader
 
 Pooled = tuple[Tensor, Tensor] | Tensor | None
@@ -57,7 +59,7 @@ class SurvivalModel(nn.Module):
     def ask(self, known: Known) -> Tensor:
         """What to look for: u of ``pool.softmax_pool``, (M, B, R, D), where ``pools`` is "attention"; what its reader
         is told of each patient, (M, B, C), where it is "tiles"."""
-        raise ValueError(f"{type(self).__name__} weighs all tiles alike: it has no attention to show")
+        raise NotImplementedError
 
     @property
     def rows(self) -> int:
@@ -70,12 +72,33 @@ class SurvivalModel(nn.Module):
         raise NotImplementedError
 
     def answer(self, known: Known, pooled: Pooled) -> Tensor:
-        """Outputs (M, B, K): the risk, or the logits of hazards."""
+        """Outputs (M, B, K): the risk, or the logits of hazards; without the base."""
         raise NotImplementedError
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the model's dtype and device."""
+        return next(itertools.chain(self.parameters(), self.buffers()))
+
+    def base_risk(self, known: Known) -> Tensor | None:
+        """What the model adds to, (M, B); None where it has no base."""
+        beside = getattr(self, "beside", None)
+        return None if beside is None or beside.base is None else beside.base(known)
+
+    def outputs(self, known: Known, pooled: Pooled) -> Tensor:
+        """Outputs (M, B, K), the base among them."""
+        out_MBK, base_MB = self.answer(known, pooled), self.base_risk(known)
+        return out_MBK if base_MB is None else out_MBK + base_MB[..., None]
+
+    def take_frozen(self, frozen: Sequence[Frozen]) -> None:
+        """Take what was fitted before training, for each network."""
+        beside = getattr(self, "beside", None)
+        if beside is not None and beside.base is not None:
+            beside.base.take([one.base.stack for one in frozen if one.base is not None])
 
     def risks(self, known: Known, pooled: Pooled) -> Tensor:
         """Risks (M, B)."""
-        return risk_of(self.answer(known, pooled))
+        return risk_of(self.outputs(known, pooled))
 
     def forward(
         self, bags: TileBags | Sequence[Tensor] | None, rna_BG: Tensor | None, clinical_BC: Tensor | None = None
@@ -91,7 +114,7 @@ class SurvivalModel(nn.Module):
             raise ValueError("this model needs bags")
         read = as_bags(bags, feature_dim=self.dims.features)
         if self.pools == "mean":
-            return self.risks(known, _means(read, next(self.parameters()))[None])
+            return self.risks(known, _means(read, self.like)[None])
         if self.pools == "tiles":
             asked_MBC = self._asked(known, len(read.lengths))
             return self.risks(known, read_each(self.reader, asked_MBC, Pairs.of_all(self.networks, read), read))
@@ -109,7 +132,10 @@ class SurvivalModel(nn.Module):
         Raises:
             ValueError: the model has no attention.
         """
-        known, read = Known.of_all(self.networks, rna_BG, clinical_BC), as_bags(bags, feature_dim=self.dims.features)
+        known = Known.of_all(self.networks, rna_BG, clinical_BC)
+        if self.pools in ("mean", "none"):
+            raise ValueError(f"{type(self).__name__} weighs all tiles alike: it has no attention to show")
+        read = as_bags(bags, feature_dim=self.dims.features)
         asked = self._asked(known, len(read.lengths))
         weights: list[Tensor] = []
         if self.pools == "tiles":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mmsurv_train.attention import CrossAttention
 from mmsurv_train.dims import Dims
+from mmsurv_train.frozen import Frozen
 from mmsurv_train.layers import Dropout, Linear
 from mmsurv_train.models.base import Pooled, SurvivalModel
 from mmsurv_train.models.known import Known
@@ -23,16 +25,22 @@ class CrossAttentionFusion(SurvivalModel):
     """
 
     pools = "attention"
+    components: Tensor | None
+    """What turns RNA into its principal components, (M, K, G)."""
 
     def __init__(self, settings: Sequence[ModelSettings], dims: Dims) -> None:
         super().__init__(settings, dims)
         first, networks = settings[0], len(settings)
+        width = min(first.rna_components, dims.genes) if first.rna_components else dims.genes
+        self.register_buffer("components", torch.zeros(networks, width, dims.genes) if first.rna_components else None)
+        # Components are few, and no noise to be drowned out: genes are dropped, they are not.
+        rates = [0.0 if first.rna_components else one.rna_dropout for one in settings]
         if first.query == "linear":
-            self.query: nn.Module = Linear(networks, dims.genes, first.dim)
+            self.query: nn.Module = Linear(networks, width, first.dim)
         else:
             self.query = nn.Sequential(
-                Dropout([one.rna_dropout for one in settings], self.noise),
-                Linear(networks, dims.genes, first.query_hidden),
+                Dropout(rates, self.noise),
+                Linear(networks, width, first.query_hidden),
                 nn.ReLU(),
                 Linear(networks, first.query_hidden, first.dim),
             )
@@ -49,12 +57,21 @@ class CrossAttentionFusion(SurvivalModel):
     def standardise_by(self, mean_MD: Tensor, sd_MD: Tensor) -> None:
         self.cross_attention.standardise_by(mean_MD, sd_MD)
 
+    def take_frozen(self, frozen: Sequence[Frozen]) -> None:
+        super().take_frozen(frozen)
+        for m, one in enumerate(frozen):
+            if self.components is not None and one.components is not None:
+                self.components[m] = torch.from_numpy(one.components)
+
     @property
     def rows(self) -> int:
         return self.cross_attention.heads
 
     def ask(self, known: Known) -> Tensor:
-        query_MBE = self.query(known.need("rna"))
+        rna_MBX = known.need("rna")
+        if self.components is not None:
+            rna_MBX = torch.bmm(rna_MBX, self.components.mT)
+        query_MBE = self.query(rna_MBX)
         if self.query_stand_in is not None:
             query_MBE = self.query_stand_in(query_MBE, known)
         return self.cross_attention.ask(query_MBE[:, :, None])

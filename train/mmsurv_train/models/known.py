@@ -27,6 +27,8 @@ class Known:
     """Scaled RNA (M, B, G)."""
     clinical: Tensor | None = None
     """Coded clinical variables (M, B, C)."""
+    base: Tensor | None = None
+    """The base's risks (M, B), where they are not to be computed: those of training patients are out of fold."""
     has: Mapping[Modality, Tensor] = field(default_factory=dict)
     """Who has a modality, (M, B) bool; everyone where a modality is not named."""
 
@@ -72,15 +74,18 @@ class Known:
         if len(networks) == 1:
             return first
         has = {name: torch.cat([one.has[name] for one in networks]) for name in first.has}
-        rna, clinical = (
-            None if getattr(first, name) is None else torch.cat([getattr(one, name) for one in networks])
-            for name in ("rna", "clinical")
-        )
-        return cls(rna=rna, clinical=clinical, has=has)
+        values = {
+            name: torch.cat([getattr(one, name) for one in networks])
+            for name in ("rna", "clinical", "base")
+            if getattr(first, name) is not None
+        }
+        return cls(**values, has=has)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Known:
-        rna, clinical = (None if value is None else change(value) for value in (self.rna, self.clinical))
-        return Known(rna=rna, clinical=clinical, has={name: change(has) for name, has in self.has.items()})
+        values = {
+            name: change(getattr(self, name)) for name in ("rna", "clinical", "base") if getattr(self, name) is not None
+        }
+        return Known(**values, has={name: change(has) for name, has in self.has.items()})
 
 
 def hide(known: Known, model: SurvivalModel) -> Known:

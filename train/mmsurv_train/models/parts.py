@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsurv_train.dims import Dims
+from mmsurv_train.floors import Stacked
 from mmsurv_train.layers import Dropout, Linear, Noise
 from mmsurv_train.modalities import Modality
 from mmsurv_train.models.known import Known
@@ -58,13 +59,52 @@ class Embedding(nn.Module):
         return x_MBE if self.stand_in is None else self.stand_in(x_MBE, known)
 
 
+class Base(nn.Module):
+    """The risk of penalised Cox regressions on RNA and clinical variables, fitted before (``floors``), not learnt.
+
+    The share of a modality that a patient lacks is 0.
+    """
+
+    def __init__(self, networks: int, dims: Dims) -> None:
+        super().__init__()
+        self.modalities: tuple[Modality, ...] = tuple(name for name in TABLES if dims.of(name))
+        for name in self.modalities:
+            self.register_buffer(f"{name}_weight", torch.zeros(networks, dims.of(name)))
+            self.register_buffer(f"{name}_shift", torch.zeros(networks))
+
+    def take(self, stacks: Sequence[Stacked]) -> None:
+        """The coefficients of each network."""
+        for name in self.modalities:
+            for m, (weight_X, shift) in enumerate(one.parts[name].linear for one in stacks):
+                self.get_buffer(f"{name}_weight")[m] = torch.from_numpy(weight_X)
+                self.get_buffer(f"{name}_shift")[m] = shift
+
+    def forward(self, known: Known) -> Tensor:
+        """(M, B)."""
+        if known.base is not None:
+            return known.base
+        shares = []
+        for name in self.modalities:
+            weight_MX, shift_M = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_shift")
+            share_MB = torch.einsum("mbx,mx->mb", known.need(name), weight_MX) + shift_M[:, None]
+            has_MB = known.has.get(name)
+            shares.append(share_MB if has_MB is None else torch.where(has_MB, share_MB, 0.0))
+        return torch.stack(shares).sum(0)
+
+
+TABLES: tuple[Modality, ...] = ("rna", "clinical")
+
+
 class Beside(nn.Module):
-    """What the survival layer is shown beside the tiles: RNA and clinical variables, as far as the model has them."""
+    """What stands beside the tiles: RNA and clinical variables for the survival layer, as far as the model has them, or
+    a base to which it adds."""
 
     def __init__(
         self, settings: Sequence[ModelSettings], dims: Dims, noise: Noise, *, rna: bool = True, clinical: bool = True
     ) -> None:
         super().__init__()
+        self.base = Base(len(settings), dims) if dims.base else None
+        rna, clinical = rna and not dims.base, clinical and not dims.base
         self.rna = Embedding(settings, dims, noise, "rna") if rna and dims.genes else None
         self.clinical = Embedding(settings, dims, noise, "clinical") if clinical and dims.clinical else None
         self.rna_width = self.rna.width if self.rna else 0

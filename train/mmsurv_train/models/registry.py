@@ -13,6 +13,7 @@ from mmsurv_train.modalities import ModelName
 from mmsurv_train.models.base import SurvivalModel
 from mmsurv_train.models.cross_attention import CrossAttentionFusion
 from mmsurv_train.models.graph import PatchGcn
+from mmsurv_train.models.late import LateFusion
 from mmsurv_train.models.means import EarlyFusion, GenomicCnn, JointFusion, WsiMean
 from mmsurv_train.models.tabular import TabularModel
 from mmsurv_train.models.tiles import Abmil, CoAttention, TanhCrossAttention
@@ -24,6 +25,7 @@ _MODELS: dict[ModelName, Callable[[Sequence[ModelSettings], Dims], SurvivalModel
     "co-attention": CoAttention,
     "joint": JointFusion,
     "early": EarlyFusion,
+    "late": LateFusion,
     "genomic-cnn": GenomicCnn,
     "abmil": Abmil,
     "patch-gcn": PatchGcn,

@@ -21,6 +21,7 @@ OWNERS: dict[str, tuple[ModelName, ...]] = {
     "heads": (*CROSS, "co-attention"),
     "query": CROSS,
     "query_hidden": CROSS,
+    "rna_components": CROSS,
     "head": CROSS,
     "attention_dropout": (*CROSS, *SEES_TILES),
     "attention_hidden": ("tanh-cross-attention", "abmil", "patch-gcn"),
@@ -29,7 +30,6 @@ OWNERS: dict[str, tuple[ModelName, ...]] = {
     "gene_sets": ("co-attention",),
     "least_genes": ("co-attention",),
     "hidden_widths": ("early", "genomic-cnn"),
-    "late_wsi": ("late",),
 }
 """Settings of [model] that only some models have."""
 
