@@ -143,5 +143,6 @@ def breslow_baseline(risk_B: ArrayLike, time_B: ArrayLike, event_B: ArrayLike) -
     log_at_risk_B = np.logaddexp.accumulate(risk_B[order])
     time_K, deaths_K = np.unique(time_B[event_B], return_counts=True)
     at_risk_K = np.searchsorted(-time_B[order], -time_K, side="right")  # how many live to each time or beyond
-    cumulative = np.cumsum(np.exp(np.log(deaths_K) - log_at_risk_B[at_risk_K - 1]))
+    with np.errstate(over="ignore"):  # risks below −700: the hazard of one of risk 0 is infinite, and their survival 0
+        cumulative = np.cumsum(np.exp(np.log(deaths_K) - log_at_risk_B[at_risk_K - 1]))
     return pd.DataFrame({"time": time_K, "cumulative_hazard": cumulative, "survival": np.exp(-cumulative)})
