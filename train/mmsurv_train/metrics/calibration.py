@@ -97,21 +97,20 @@ def calibration_at(
         nothing = Estimate(None, reason=reason)
         return Calibration(None, nothing, nothing, nothing, [])
     expected, alive = float((1 - survival).mean()), _observed(time_N, event_N, months)
-    ratio = Estimate(None, reason=alive.reason)
-    observed = ratio
-    if alive.value is not None:
+    if alive.value is None:
+        observed = ratio = alive
+    else:
         observed = Estimate(1 - alive.value, _flipped(alive.high), _flipped(alive.low))
-        ratio = Estimate(None, reason="no death is expected")
-        if expected > 0:
-            ratio = Estimate(observed.value / expected) if observed.value is not None else ratio
-            if n_resamples:
-                draws = np.zeros(n_resamples)
-                for block, sample in drawn_samples(patient_N, n_resamples=n_resamples, seed=seed):
-                    died = 1 - survival_of_draws(sample, time_N, event_N, [months])[:, 0]
-                    draws[block] = died / ((sample * (1 - survival)).sum(1) / sample.sum(1))
-                ratio = with_interval(
-                    ratio, draws, confidence=confidence, having=f"someone at risk at {months:g} months"
-                )
+        ratio = (
+            Estimate((1 - alive.value) / expected) if expected > 0 else Estimate(None, reason="no death is expected")
+        )
+    if ratio.value is not None and n_resamples:
+        draws = np.full(n_resamples, np.nan)
+        for block, sample in drawn_samples(patient_N, n_resamples=n_resamples, seed=seed):
+            died = (1 - survival_of_draws(sample, time_N, event_N, [months])[:, 0]) * sample.sum(1)
+            due = (sample * (1 - survival)).sum(1)
+            np.divide(died, due, out=draws[block], where=due > 0)
+        ratio = with_interval(ratio, draws, confidence=confidence, having=f"someone at risk at {months:g} months")
     groups = [
         Group(len(rows), float(survival[rows].mean()), _observed(time_N[rows], event_N[rows], months))
         for rows in quantile_groups(-survival, n_groups)
