@@ -38,7 +38,8 @@ def neg_log_partial_likelihood(risk_B: Tensor, time_B: Tensor, event_B: Tensor, 
         NoEventsError: no event in the batch, so the likelihood is undefined.
         ValueError: the shapes differ, a time or risk is not finite, or ``ties`` is neither.
 
-    Source: Breslow 1974; Efron 1977. Checked in tests/reference/test_cox.py against scikit-survival, lifelines, torchsurv.
+    Source: Breslow 1974; Efron 1977. Checked against scikit-survival, lifelines and torchsurv in
+    tests/reference/test_cox.py.
     """
     event_B = event_B.bool()
     _check(risk_B, time_B, event_B, ties)

@@ -32,12 +32,6 @@ def p_value(p: float | None) -> str:
     return f"{p:.4f}" if p < 1e-3 else f"{p:.3f}"
 
 
-def with_interval(estimate: Mapping[str, Any]) -> str:
-    """Such as "0.713 (0.612 to 0.741)"; without brackets where there is no interval."""
-    found = interval(estimate)
-    return number(estimate["value"]) + ("" if found == NONE else f" ({found})")
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines of text, columns below each other."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

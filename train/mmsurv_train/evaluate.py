@@ -180,11 +180,18 @@ def _compare_metrics(run: Run, metrics: dict[str, Any]) -> list[str]:
     place = run.path / runs.METRICS
     if place.read_bytes() == runs.json_text(metrics).encode():
         return []
-    found = provenance.differences(run.metrics, metrics)
+    found = provenance.differences(_numbered(run.metrics), _numbered(metrics))
     lines = [f"{place}: {key}: saved {saved}, computed {computed}" for key, saved, computed in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"{place}: {len(found)} fields differ")
     return lines or [f"{place}: same values, written otherwise"]
+
+
+def _numbered(value: Any) -> Any:
+    """Lists as tables by place, so that a difference names one number and not the whole list."""
+    if isinstance(value, list):
+        return {str(place): _numbered(item) for place, item in enumerate(value)}
+    return {key: _numbered(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _compare_bytes(run: Run, name: str, computed: bytes) -> list[str]:

@@ -32,9 +32,11 @@ class Predicted:
     def within(self, rows: np.ndarray, stratum: Mapping[str, str], name: str) -> Predicted:
         """Of cases, True for those of a stratum, against the Kaplan–Meier curve of their stratum's training patients.
 
-        Else a model would be praised in each stratum for knowing no more than which it is.
+        Else a model would be praised in each stratum for knowing no more than which it is. A training part without
+        any patient of the stratum gives its whole curve.
         """
-        parts = [part[part["case_id"].map(stratum) == name] for part in self.training]
+        mine = [part[part["case_id"].map(stratum) == name] for part in self.training]
+        parts = [own if len(own) else part for own, part in zip(mine, self.training, strict=True)]
         nothing = [kaplan_meier_baseline(part["time"], part["event"]) for part in parts]
         known = replace(self, nothing=replace(self.nothing, baselines=nothing), training=parts)
         return known.take(rows)

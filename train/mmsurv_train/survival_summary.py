@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmsurv_train.digits import aligned, interval, number, p_value, with_interval
+from mmsurv_train.digits import NONE, aligned, interval, number, p_value
 
 STRATUM_HEADINGS = (
     "stratum", "n", "events", "C-index", "interval", "mean AUC", "interval", "Brier", "Kaplan–Meier", "D-cal. p",
@@ -60,6 +60,18 @@ def brier_span(brier: Mapping[str, Any]) -> str:
     return f"to {brier['to_months']:.1f} months" if "to_months" in brier else ""
 
 
+def mean_auc(auc: Mapping[str, Any]) -> str:
+    """The mean AUC; with the months it is over where these are not all that were asked for."""
+    months = auc["mean"]["months"]
+    some = 0 < len(months) < len(auc["at"])
+    return number(auc["mean"]["value"]) + (f" at {', '.join(f'{one:g}' for one in months)}" if some else "")
+
+
+def _brackets(estimate: Mapping[str, Any]) -> str:
+    found = interval(estimate)
+    return "" if found == NONE else f" ({found})"
+
+
 def _block(part: str, case: Mapping[str, Any]) -> list[str]:
     auc, brier, calibration = case["auc"], case["integrated_brier"], case["calibration"]
     at = ", ".join(f"{number(one['value'])} at {one['months']:g}" for one in auc["at"])
@@ -67,9 +79,9 @@ def _block(part: str, case: Mapping[str, Any]) -> list[str]:
     slopes = ", ".join(f"{number(one['slope']['value'], 2)} at {one['months']:g}" for one in calibration)
     return [
         f"{part}, case, predicted survival:",
-        f"  AUC                   {with_interval(auc['mean'])} in the mean; {at} months",
-        f"  integrated Brier      {with_interval(brier)} {brier_span(brier)}; no model (Kaplan–Meier) "
-        f"{number(brier['kaplan_meier'])}",
+        f"  AUC                   {mean_auc(auc)}{_brackets(auc['mean'])} in the mean; {at} months",
+        f"  integrated Brier      {number(brier['value'])}{_brackets(brier)} {brier_span(brier)}; "
+        f"no model (Kaplan–Meier) {number(brier['kaplan_meier'])}",
         f"  deaths seen/expected  {ratios} months; slope {slopes} months",
         f"  D-calibration         p {p_value(case['d_calibration']['p'])} (small: not calibrated)",
     ]
@@ -83,7 +95,7 @@ def _strata(metrics: Mapping[str, Any]) -> list[str]:
             str(group["events"]),
             number(group["c_index"]["value"]),
             interval(group["c_index"]),
-            number(group["auc"]["mean"]["value"]),
+            mean_auc(group["auc"]),
             interval(group["auc"]["mean"]),
             number(group["integrated_brier"]["value"]),
             number(group["integrated_brier"]["kaplan_meier"]),

@@ -83,7 +83,8 @@ def auc_at(risk: NDArray, time: NDArray, event: NDArray, months: float, referenc
 
     died = event & (time <= months)
     if not died.any() or not (time > months).any():
-        return Estimate(None, reason=f"at {months:g} months, not {_needed(months)}")
+        who = "lives longer than" if died.any() else "died within"
+        return Estimate(None, reason=f"nobody {who} {months:g} months")
     train = structured(reference.time, reference.event)
     try:  # deaths after the time are as good as censored at it, and their weights are not asked for
         scores, _ = cumulative_dynamic_auc(train, structured(time, died), risk, [months], tied_tol=TIED_TOLERANCE)
