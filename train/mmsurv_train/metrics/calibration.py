@@ -150,7 +150,7 @@ def slope(survival_N: NDArray, time_N: NDArray, event_N: NDArray, months: float)
             warnings.simplefilter("error")
             fitted = CoxPHSurvivalAnalysis(ties="efron").fit((log_hazard - log_hazard.mean())[:, None], outcome)
     except (ArithmeticError, ValueError, Warning, np.linalg.LinAlgError):
-        return Estimate(None, reason="the order of the deaths is that of the predictions: the slope has no bound")
+        return Estimate(None, reason="the fit does not converge, as where deaths come in the very order predicted")
     return Estimate(float(fitted.coef_[0]))
 
 

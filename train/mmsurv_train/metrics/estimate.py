@@ -39,14 +39,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Where Uno's C-index takes its censoring distribution from: the training part, or all patients of pooled folds."""
+    """Where the weights for censoring come from: the training part, or all patients of pooled folds."""
 
     name: str
     """Which part it is, for the record."""
     time: NDArray[np.float64]
     event: NDArray[np.bool_]
     tau: float
-    """Months; events at or after it are not judged. Fixed from the same part (:func:`quantile_tau`)."""
+    """Months; Uno's C-index and the integrated Brier score look no further. Fixed from the same part."""
 
 
 def resample_patients(n_patients: int, *, n_resamples: int, seed: int | np.random.Generator) -> NDArray[np.float64]:
