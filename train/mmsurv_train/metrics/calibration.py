@@ -97,25 +97,35 @@ def calibration_at(
         nothing = Estimate(None, reason=reason)
         return Calibration(None, nothing, nothing, nothing, [])
     expected, alive = float((1 - survival).mean()), _observed(time_N, event_N, months)
-    if alive.value is None:
-        observed = ratio = alive
-    else:
+    observed = alive
+    if alive.value is not None:
         observed = Estimate(1 - alive.value, _flipped(alive.high), _flipped(alive.low))
-        ratio = (
-            Estimate((1 - alive.value) / expected) if expected > 0 else Estimate(None, reason="no death is expected")
-        )
+    ratio = _ratio(observed, expected)
     if ratio.value is not None and n_resamples:
-        draws = np.full(n_resamples, np.nan)
-        for block, sample in drawn_samples(patient_N, n_resamples=n_resamples, seed=seed):
-            died = (1 - survival_of_draws(sample, time_N, event_N, [months])[:, 0]) * sample.sum(1)
-            due = (sample * (1 - survival)).sum(1)
-            np.divide(died, due, out=draws[block], where=due > 0)
+        drawn = drawn_samples(patient_N, n_resamples=n_resamples, seed=seed)
+        draws = np.concatenate([_ratio_of(sample, survival, time_N, event_N, months) for _, sample in drawn])
         ratio = with_interval(ratio, draws, confidence=confidence, having=f"someone at risk at {months:g} months")
     groups = [
         Group(len(rows), float(survival[rows].mean()), _observed(time_N[rows], event_N[rows], months))
         for rows in quantile_groups(-survival, n_groups)
     ]
     return Calibration(expected, observed, ratio, slope(survival, time_N, event_N, months), groups)
+
+
+def _ratio(observed: Estimate, expected: float) -> Estimate:
+    """Deaths observed over expected."""
+    if observed.value is None:
+        return observed
+    return Estimate(observed.value / expected) if expected > 0 else Estimate(None, reason="no death is expected")
+
+
+def _ratio_of(
+    sample_RN: NDArray, survival_N: NDArray, time_N: NDArray, event_N: NDArray, months: float
+) -> NDArray[np.float64]:
+    """The same in each resample (R,); NaN where it is not defined."""
+    died = (1 - survival_of_draws(sample_RN, time_N, event_N, [months])[:, 0]) * sample_RN.sum(1)
+    due = (sample_RN * (1 - survival_N)).sum(1)
+    return np.divide(died, due, out=np.full(len(due), np.nan), where=due > 0)
 
 
 def quantile_groups(risk_N: NDArray, n_groups: int) -> list[NDArray[np.int64]]:

@@ -98,16 +98,7 @@ def describe(found: Sequence[Run], notes: Sequence[str]) -> dict[str, Any]:
         "has_folds": any(run.kind == runs.CROSS_VALIDATION for run in found),
         "has_seeds": any(summary.n_seeds(run.metrics) > 1 for run in found),
         "comparison": _comparison(found, labels),
-        "survival_headings": survivals.HEADINGS,
-        "survival": [
-            survivals.describe(run, label, key=f"m{i}")
-            for i, (run, label) in enumerate(zip(found, labels, strict=True))
-        ],
-        "stratum_headings": survivals.STRATUM_HEADINGS,
-        "strata": survivals.strata_rows(found, labels),
-        "missing_survival": [
-            line for run, label in zip(found, labels, strict=True) for line in survivals.missing(run, label)
-        ],
+        **survivals.sections(found, labels),
         "cohorts": _grouped(found, labels, _cohort),
         "stores": _grouped(found, labels, _store),
         "methods": _grouped(found, labels, _methods),

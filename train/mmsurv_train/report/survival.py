@@ -45,6 +45,18 @@ STRATUM_HEADINGS = (
 )  # fmt: skip
 
 
+def sections(found: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
+    """What the template shows of both."""
+    pairs = list(zip(found, labels, strict=True))
+    return {
+        "survival_headings": HEADINGS,
+        "survival": [describe(run, label, key=f"m{i}") for i, (run, label) in enumerate(pairs)],
+        "stratum_headings": STRATUM_HEADINGS,
+        "strata": strata_rows(found, labels),
+        "missing_survival": [line for run, label in pairs for line in missing(run, label)],
+    }
+
+
 def describe(run: Run, label: str, *, key: str) -> Survival:
     """The row and the calibration figure of one run."""
     part = reported(run.metrics)
