@@ -16,14 +16,16 @@ STRATUM_HEADINGS = (
 
 
 def reported(metrics: Mapping[str, Any]) -> str:
-    """The part whose numbers count."""
-    return "out-of-fold" if "out-of-fold" in metrics["parts"] else "test"
+    """The part whose numbers count: the one that is neither trained nor chosen on."""
+    (part,) = set(metrics["parts"]) - {"train", "validation"}
+    return part
 
 
 def lines(metrics: Mapping[str, Any]) -> list[str]:
-    """A block on predicted survival, then a table of strata where there are any."""
+    """A block on predicted survival where it was measured, then a table of strata where there are any."""
     part = reported(metrics)
-    return [*_block(part, metrics["parts"][part]["case"]), *_strata(metrics)]
+    case = metrics["parts"][part]["case"]
+    return [*(_block(part, case) if "integrated_brier" in case else []), *_strata(metrics)]
 
 
 def reasons(metrics: Mapping[str, Any]) -> list[str]:
@@ -44,15 +46,18 @@ def reasons(metrics: Mapping[str, Any]) -> list[str]:
 def survival_reasons(measured: Mapping[str, Any]) -> dict[str, str]:
     """Why an AUC, a Brier score or a test of calibration is missing, by its name in words."""
     found = {f"AUC at {one['months']:g} months": one for one in measured["auc"]["at"]}
-    found["integrated Brier score"] = measured["integrated_brier"]
-    found |= {f"calibration at {one['months']:g} months": one["observed_expected"] for one in measured["calibration"]}
-    found["D-calibration"] = measured["d_calibration"]
+    if "integrated_brier" in measured:
+        found["integrated Brier score"] = measured["integrated_brier"]
+        ratios = {
+            f"calibration at {one['months']:g} months": one["observed_expected"] for one in measured["calibration"]
+        }
+        found |= {**ratios, "D-calibration": measured["d_calibration"]}
     return {name: one["reason"] for name, one in found.items() if one.get("reason")}
 
 
 def strata(metrics: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Each stratum with the stratification it is of, in the order of the file."""
-    return [(one, group) for one in metrics["strata"] for group in one["groups"]]
+    return [(one, group) for one in metrics.get("strata", []) for group in one["groups"]]
 
 
 def brier_span(brier: Mapping[str, Any]) -> str:

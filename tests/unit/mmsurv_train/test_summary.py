@@ -80,3 +80,12 @@ def test_predicted_survival_stands_below_the_c_indices_and_strata_below_that() -
         "test, case, AUC at 60 months: nobody lives longer",
     ]
     assert "oncotree_code GBM: 4 events, fewer than 10" in summary.text(found).splitlines()
+
+
+def test_without_predicted_survival_there_are_c_indices_alone() -> None:
+    found = metrics([0.7], sd=None)
+    case = {name: measured()[name] for name in ("n", "events", "c_index", "c_index_ipcw", "auc")}
+    del found["strata"]
+    found["parts"] = {"test": {"wsi": case, "case": case}}
+    lines = summary.text(found).splitlines()
+    assert len(lines) == 3 + 3  # two levels below the headings, and why there is no AUC at each time
