@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmsurv.cohort.columns import find_column, require_column, require_given
+from mmsurv.cohort.histology import glioma_groups, histology_column
 from mmsurv.cohort.ids import case_id_of, slide_id_of
 from mmsurv.cohort.options import (
     CASE_COLUMNS,
@@ -41,6 +42,8 @@ class ClinicalColumns:
     further: tuple[str, ...]
     rna: tuple[str, ...]
     """The single-file form's RNA columns; empty in other tables."""
+    histology: str | None
+    """Found by its name, never asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class Clinical:
     without_outcome: tuple[str, ...]
     slides: pd.DataFrame | None
     """Columns slide_id, case_id, sorted by slide_id, of all cases; None where the table has no slide column."""
+    histology: pd.Series | None
+    """GBM, LGG or None of each of ``cases``, named as its column; None where the table has no such column."""
 
 
 def read_clinical(options: CohortOptions) -> Clinical:
@@ -84,13 +89,15 @@ def read_clinical(options: CohortOptions) -> Clinical:
     if slide_ids is None:
         _refuse_repeated_cases(table, rows)
     outcomes = {case_id: _one_outcome(table, case_id, rows[case_id], columns.outcome) for case_id in sorted(rows)}
+    cases, histology = _cases(table, rows, outcomes, columns), columns.histology
     return Clinical(
         table=table,
         columns=columns,
         rows=rows,
-        cases=_cases(table, rows, outcomes, columns),
+        cases=cases,
         without_outcome=tuple(case_id for case_id, outcome in outcomes.items() if outcome is None),
         slides=None if slide_ids is None else _slides(table, slide_ids, case_ids, columns.slide),
+        histology=None if histology is None else glioma_groups(table.text[histology], rows, cases.index, histology),
     )
 
 
@@ -113,11 +120,19 @@ def _choose(path: Path, columns: tuple[str, ...], options: CohortOptions) -> Cli
     )  # fmt: skip
     further = tuple(require_given(path, columns, name, option="--clinical-column") for name in options.clinical_columns)
     rna = tuple(name for name in columns if name.startswith(RNA_PREFIX)) if options.rna is None else ()
-    return ClinicalColumns(case=case, slide=slide, outcome=outcome, further=further, rna=rna)
+    histology = histology_column(columns)
+    return ClinicalColumns(case=case, slide=slide, outcome=outcome, further=further, rna=rna, histology=histology)
 
 
 def _layout(columns: ClinicalColumns) -> Layout:
-    named = [columns.case, columns.slide, columns.outcome.time, columns.outcome.event, *columns.further]
+    named = [
+        columns.case,
+        columns.slide,
+        columns.outcome.time,
+        columns.outcome.event,
+        *columns.further,
+        columns.histology,
+    ]
     text = tuple(dict.fromkeys(name for name in named if name is not None))
     return Layout(text=text, numbers=tuple(name for name in columns.rna if name not in text))
 

@@ -32,6 +32,8 @@ class Cohort:
     """Index case_id in the order of ``cases``, but only those with RNA; columns genes; float64, NaN is missing."""
     report: JoinReport
     """Of the whole join, also after :meth:`restrict`."""
+    histology: pd.Series | None = None
+    """GBM, LGG or None of each of ``cases``, named as the clinical table's column; None where it has no such column."""
 
     def restrict(self, *, case_ids: Iterable[str] | None = None, slide_ids: Iterable[str] | None = None) -> Cohort:
         """The part of the cohort with these cases, and of their slides these ones; None keeps all.
@@ -39,7 +41,7 @@ class Cohort:
         Raises:
             CohortError: an id is not of this cohort, or no case is left.
         """
-        cases, slides, rna = self.cases, self.slides, self.rna
+        cases, slides, rna, histology = self.cases, self.slides, self.rna, self.histology
         if case_ids is not None:
             wanted = set(case_ids)
             _refuse_strangers(wanted, cases.index, "case")
@@ -52,7 +54,8 @@ class Cohort:
             slides = slides[slides["slide_id"].isin(wanted)].reset_index(drop=True)
         if cases.empty:
             raise CohortError("No case is left in the cohort. Name at least one.")
-        return replace(self, cases=cases, slides=slides, rna=rna)
+        histology = None if histology is None else histology.loc[cases.index]
+        return replace(self, cases=cases, slides=slides, rna=rna, histology=histology)
 
 
 def load_cohort(options: CohortOptions, *, store_slides: Iterable[str] | None = None) -> Cohort:
@@ -80,7 +83,7 @@ def load_cohort(options: CohortOptions, *, store_slides: Iterable[str] | None = 
         raise _no_slide_joins(clinical, in_store, options)
     profiles = None if rna is None else _profiles(clinical, rna, options)
     report = _Join(clinical, rna, profiles, listed, slides, in_store, strangers).report(options)
-    return Cohort(clinical.cases, slides, profiles, report)
+    return Cohort(clinical.cases, slides, profiles, report, clinical.histology)
 
 
 def _listed_slides(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -260,6 +261,28 @@ def test_seeds_and_folds_are_shown_beside_their_ensemble(mmsurv, data, tmp_path)
     page = tmp_path / "report.html"
     mmsurv("report", tmp_path / "run", "-o", page)
     assert f"{case['mean']:.3f} ± {case['sd']:.3f}" in page.read_text()
+
+
+def test_groups_of_patients_are_measured_apart_and_computed_again(mmsurv, study, tmp_path) -> None:
+    rows = pd.read_csv(study / "clinical.csv")
+    number = rows["case_id"].str[-2:].astype(int)
+    rows["oncotree_code"], rows["side"] = np.where(number % 2, "GBM", "ODG"), np.where(number % 3, "left", "right")
+    rows.to_csv(tmp_path / "clinical.csv", index=False)
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace('"joint"', '"rna"'))
+    data = ["--recipe", tmp_path / "recipe.toml", "--clinical", tmp_path / "clinical.csv", "--rna", study / "rna.csv"]
+    code, out, _ = mmsurv("train", *data, "--folds", 2, "--stratum", "side", "-o", tmp_path / "run")
+    assert code == 0
+    strata = [line.split()[:2] for line in out.splitlines() if line.startswith(("oncotree_code ", "side "))]
+    assert strata[:4] == [["oncotree_code", "GBM"], ["oncotree_code", "LGG"], ["side", "left"], ["side", "right"]]
+    assert "identical to" in mmsurv("evaluate", tmp_path / "run")[1]
+    found = runs.read_run(tmp_path / "run")
+    assert [one["by"] for one in found.metrics["strata"]] == ["GBM and LGG", "values"]
+    assert "side" not in found.predictions.cases
+    code, _, err = mmsurv("train", *data, "--stratum", "survival_months", "-o", tmp_path / "other")
+    assert code == 1
+    assert "'survival_months' has 38 values, and strata are at most 12" in err
+    code, _, err = mmsurv("train", *data, "--stratum", "sid", "-o", tmp_path / "other")
+    assert "Did you mean 'side'" in err
 
 
 def test_a_store_larger_than_the_memory_gives_the_same_bytes(mmsurv, data, tmp_path) -> None:

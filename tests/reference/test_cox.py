@@ -1,4 +1,4 @@
-"""The partial likelihood against lifelines and torchsurv, the baseline against scikit-survival and lifelines.
+"""The partial likelihood against scikit-survival, lifelines, torchsurv and finite differences; the baseline likewise.
 
 torchsurv's numbers are in torchsurv_cox.json: it imports torchvision, which the trainer and its tests do without.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sksurv.linear_model.coxph import BreslowEstimator
+from sksurv.linear_model.coxph import BreslowEstimator, CoxPHOptimizer
 
 from mmsurv_train.cox import breslow_baseline, neg_log_partial_likelihood
 
@@ -39,6 +39,34 @@ def test_value_and_gradient_equal_torchsurv(case, ties):
     assert value.item() == pytest.approx(case[ties]["loss"] / events, abs=1e-6)
     expected = torch.tensor(case[ties]["gradient"], dtype=torch.float64) / events
     torch.testing.assert_close(risk.grad, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("censored", CENSORED)
+def test_value_and_gradient_equal_scikit_survival(censored, ties):
+    risk, time, event = cohort(censored, n=80)
+    theirs = CoxPHOptimizer(np.eye(80), event, time, np.zeros(80), ties)  # a covariate for each patient
+    theirs.update(risk)
+    ours = torch.tensor(risk, requires_grad=True)
+    value = neg_log_partial_likelihood(ours, torch.as_tensor(time), torch.as_tensor(event), ties=ties)
+    value.backward()
+    per_event = 80 / event.sum()  # scikit-survival averages over patients
+    assert value.item() == pytest.approx(theirs.nlog_likelihood(risk) * per_event, abs=1e-9)
+    np.testing.assert_allclose(ours.grad, theirs.gradient * per_event, atol=1e-9)
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("censored", CENSORED)
+def test_the_gradient_is_that_of_finite_differences(censored, ties):
+    risk, time, event = (torch.as_tensor(part) for part in cohort(censored, n=60, times=6))
+    step = 1e-5 * torch.eye(60, dtype=torch.float64)
+    ahead, behind = (
+        torch.stack([neg_log_partial_likelihood(risk + sign * one, time, event, ties=ties) for one in step])
+        for sign in (1, -1)
+    )
+    moved = risk.clone().requires_grad_()
+    neg_log_partial_likelihood(moved, time, event, ties=ties).backward()
+    torch.testing.assert_close(moved.grad, (ahead - behind) / 2e-5, atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("censored", CENSORED)

@@ -38,7 +38,8 @@ def neg_log_partial_likelihood(risk_B: Tensor, time_B: Tensor, event_B: Tensor, 
         NoEventsError: no event in the batch, so the likelihood is undefined.
         ValueError: the shapes differ, a time or risk is not finite, or ``ties`` is neither.
 
-    Source: Breslow 1974; Efron 1977. Checked against lifelines and torchsurv in tests/reference/test_cox.py.
+    Source: Breslow 1974; Efron 1977. Checked against scikit-survival, lifelines and torchsurv in
+    tests/reference/test_cox.py.
     """
     event_B = event_B.bool()
     _check(risk_B, time_B, event_B, ties)
@@ -143,5 +144,6 @@ def breslow_baseline(risk_B: ArrayLike, time_B: ArrayLike, event_B: ArrayLike) -
     log_at_risk_B = np.logaddexp.accumulate(risk_B[order])
     time_K, deaths_K = np.unique(time_B[event_B], return_counts=True)
     at_risk_K = np.searchsorted(-time_B[order], -time_K, side="right")  # how many live to each time or beyond
-    cumulative = np.cumsum(np.exp(np.log(deaths_K) - log_at_risk_B[at_risk_K - 1]))
+    with np.errstate(over="ignore"):  # risks below −700: the hazard of one of risk 0 is infinite, and their survival 0
+        cumulative = np.cumsum(np.exp(np.log(deaths_K) - log_at_risk_B[at_risk_K - 1]))
     return pd.DataFrame({"time": time_K, "cumulative_hazard": cumulative, "survival": np.exp(-cumulative)})

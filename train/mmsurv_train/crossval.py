@@ -11,6 +11,9 @@ beside it.
 The pooled Uno's C-index needs one censoring reference and one τ. Both are taken from all patients, so, unlike in one
 split, the outcomes (never the risks) of those tested have a part in them. All but the tested k-th of these patients
 are what a fold learns from and validates on; the Uno's C-indices in the folds' own runs use their training part alone.
+
+Survival probabilities are on one scale without that: each test patient's comes from the risk and the baseline of the
+fold that tested them, and is pooled as it is.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ import numpy as np
 import pandas as pd
 
 from mmsurv.errors import SplitError
-from mmsurv_train import metrics, scores, seeds
+from mmsurv_train import metrics, scores, seeds, survival
+from mmsurv_train.level import measure_survival
 from mmsurv_train.recipe import EvaluateSettings
 from mmsurv_train.scores import LEVELS, Predictions
+from mmsurv_train.strata import Stratification, measure_strata
 
 PART = "out-of-fold"
 
@@ -65,12 +70,33 @@ def pool(folds: Sequence[Fold]) -> Predictions:
     return pooled
 
 
+def predicted_survival(folds: Sequence[Fold], cases: pd.DataFrame) -> survival.Predicted:
+    """Predicted survival of pooled cases, each from the model of the fold that tested it."""
+    return survival.predicted(cases, {fold.k: fold.predictions.part("train").cases for fold in folds}, cases["fold"])
+
+
 def measure_pooled(
-    folds: Sequence[Fold], pooled: Predictions, settings: EvaluateSettings, *, network_seeds: Sequence[int]
+    folds: Sequence[Fold],
+    pooled: Predictions,
+    settings: EvaluateSettings,
+    *,
+    network_seeds: Sequence[int],
+    chosen: Sequence[Stratification] = (),
 ) -> dict[str, Any]:
-    """metrics.json of a cross-validation: pooled out-of-fold risks, each fold, mean ± sd of the folds, each network."""
+    """metrics.json of a cross-validation: pooled out-of-fold risks, each fold, mean ± sd of the folds, each network.
+
+    Args:
+        folds: each with its own metrics.
+        pooled: from :func:`pool`.
+        settings: of the measures.
+        network_seeds: of each network.
+        chosen: how cases are parted for strata.
+    """
     compared = scores.reference(pooled.cases, settings, name="all patients of the cross-validation")
     high = pooled.cases["high_risk"].to_numpy(bool)
+    predicted = predicted_survival(folds, pooled.cases)
+    part = scores.measure_part(pooled, high, compared, settings)
+    part["case"] |= measure_survival(pooled.cases, predicted, compared, settings)
     return {
         "format": scores.FORMAT,
         "kind": "cross-validation",
@@ -79,7 +105,8 @@ def measure_pooled(
             **scores.method(compared, settings, cut="median case-level risk of the fold's training part"),
             "pooling": "risks standardised by mean and sd of the fold's training-part case risks",
         },
-        "parts": {PART: scores.measure_part(pooled, high, compared, settings)},
+        "parts": {PART: part},
+        "strata": measure_strata(chosen, pooled.cases, predicted, compared, settings),
         "folds": [_fold_row(fold) for fold in folds],
         "fold_mean": {level: _mean(folds, level) for level in LEVELS},
         "seeds": seeds.measure_seeds(pooled, network_seeds, settings),

@@ -22,7 +22,6 @@ from mmsurv_train import run as runs
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.results import Scored
 from mmsurv_train.run import Run
-from mmsurv_train.scores import Predictions
 from mmsurv_train.unfinished import threads
 
 if TYPE_CHECKING:
@@ -79,15 +78,14 @@ def evaluate(
         data = inputs.read_features(data, recipe, sources)
         scored = _score_again(members, models, data)
     for member, one in zip(members, scored, strict=True):
-        differences += _compare(member, one.predictions, one.metrics)
-        differences += _compare_bytes(member, runs.BASELINE, runs.csv_bytes(one.baseline))
-    metrics = scored[0].metrics
+        differences += _compare(member, one)
+    whole = scored[0]
     if run.kind == runs.CROSS_VALIDATION:
-        pooled, metrics = results.pool(recipe, dict(zip(run.config["folds"], scored, strict=True)))
-        differences += _compare(run, pooled, metrics)
+        whole = results.pool(recipe, dict(zip(run.config["folds"], scored, strict=True)))
+        differences += _compare(run, whole)
     if differences:
         differences += _why(run)
-    return Evaluation(run=run, metrics=metrics, differences=differences)
+    return Evaluation(run=run, metrics=whole.metrics, differences=differences)
 
 
 def load_model(run: Run) -> tuple[SurvivalModel, Preprocess]:
@@ -141,13 +139,17 @@ def _recipe(run: Run) -> TrainRecipe:
     return from_table(TrainRecipe, run.config["recipe"], source=str(run.path / runs.CONFIG), where="recipe.")
 
 
-def _compare(run: Run, predictions: Predictions, metrics: dict[str, Any]) -> list[str]:
-    saved = run.predictions
-    return [
-        *_compare_table(run, runs.PREDICTIONS, saved.slides, predictions.slides, "slide_id"),
-        *_compare_table(run, runs.CASE_PREDICTIONS, saved.cases, predictions.cases, "case_id"),
-        *_compare_metrics(run, metrics),
+def _compare(run: Run, scored: Scored) -> list[str]:
+    saved, found = run.predictions, scored.predictions
+    lines = [
+        *_compare_table(run, runs.PREDICTIONS, saved.slides, found.slides, "slide_id"),
+        *_compare_table(run, runs.CASE_PREDICTIONS, saved.cases, found.cases, "case_id"),
+        *_compare_table(run, runs.SURVIVAL, run.survival, scored.survival, "case_id"),
+        *_compare_metrics(run, scored.metrics),
     ]
+    if scored.baseline is not None:
+        lines += _compare_bytes(run, runs.BASELINE, runs.csv_bytes(scored.baseline))
+    return lines
 
 
 def _compare_table(run: Run, name: str, saved: pd.DataFrame, found: pd.DataFrame, key: str) -> list[str]:
@@ -162,7 +164,8 @@ def _compare_table(run: Run, name: str, saved: pd.DataFrame, found: pd.DataFrame
         return [f"{place}: other rows than computed: {', '.join(strangers[:SHOWN]) or 'in another order'}"]
     lines = []
     for column in saved.columns:
-        rows = np.flatnonzero((saved[column] != found[column]).to_numpy())
+        both_blank = saved[column].isna() & found[column].isna()
+        rows = np.flatnonzero(((saved[column] != found[column]) & ~both_blank).to_numpy())
         for row in rows[:SHOWN]:
             lines.append(
                 f"{place}: {column} of {saved[key][row]}: saved {saved[column][row]}, computed {found[column][row]}"
@@ -176,11 +179,18 @@ def _compare_metrics(run: Run, metrics: dict[str, Any]) -> list[str]:
     place = run.path / runs.METRICS
     if place.read_bytes() == runs.json_text(metrics).encode():
         return []
-    found = provenance.differences(run.metrics, metrics)
+    found = provenance.differences(_numbered(run.metrics), _numbered(metrics))
     lines = [f"{place}: {key}: saved {saved}, computed {computed}" for key, saved, computed in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"{place}: {len(found)} fields differ")
     return lines or [f"{place}: same values, written otherwise"]
+
+
+def _numbered(value: Any) -> Any:
+    """Lists as tables by place, so that a difference names one number and not the whole list."""
+    if isinstance(value, list):
+        return {str(place): _numbered(item) for place, item in enumerate(value)}
+    return {key: _numbered(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _compare_bytes(run: Run, name: str, computed: bytes) -> list[str]:

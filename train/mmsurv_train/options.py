@@ -39,6 +39,7 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     "folds_file": ("split", "folds_file"),
     "fold": ("split", "fold"),
     "bootstrap": ("evaluate", "n_bootstrap"),
+    "stratum": ("evaluate", "stratum"),
 }
 """Which setting of the recipe an option replaces."""
 
@@ -76,6 +77,9 @@ def setting_options(command: Command) -> Command:
         click.option("--fold", type=click.IntRange(0), metavar="K", help="Train only fold K."),
         click.option("--bootstrap", type=click.IntRange(0), metavar="N",
                      help="Resamples of patients for the intervals; 0 = none."),
+        click.option("--stratum", metavar="COLUMN",
+                     help="A column of the clinical table: case-level results also for each of its values. "
+                          "GBM and LGG are shown apart without it."),
     ]  # fmt: skip
     result: Any = command
     for option in reversed(options):

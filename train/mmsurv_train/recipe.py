@@ -7,6 +7,8 @@ classes are the recipe ``default``; docs/recipes.md says where the values of the
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -267,6 +269,12 @@ class EvaluateSettings:
     tau_months: float | None = None
     """Uno's C-index looks no further than this; left out: the ``tau_quantile`` of the training part's times."""
     tau_quantile: float = 0.9
+    times_months: tuple[float, ...] = (12.0, 36.0, 60.0)
+    """At which AUC, Brier score and calibration are given, and survival is predicted; increasing."""
+    calibration_groups: int = 5
+    """Most groups of patients by predicted survival; each holds at least 10."""
+    stratum: str | None = None
+    """A column of the clinical table: every case-level number also for each of its values."""
 
     def __post_init__(self) -> None:
         _check_seed("evaluate.seed", self.seed)
@@ -280,6 +288,16 @@ class EvaluateSettings:
             f"evaluate.tau_months must be above 0, not {self.tau_months}",
         )
         _check(0 < self.tau_quantile <= 1, f"evaluate.tau_quantile must be in (0, 1], not {self.tau_quantile}")
+        times = self.times_months
+        rising = all(earlier < later for earlier, later in itertools.pairwise((0.0, *times, math.inf)))
+        _check(
+            len(times) > 0 and rising,
+            f"evaluate.times_months must be months above 0 that increase, at least one, not {times}",
+        )
+        _check(
+            self.calibration_groups >= 1,
+            f"evaluate.calibration_groups must be at least 1, not {self.calibration_groups}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

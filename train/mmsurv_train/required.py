@@ -49,6 +49,10 @@ def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_count, value))
 
 
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_table, value))
+
+
 def _are_numbers_or_none(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_number_or_none, value))
 
@@ -63,6 +67,7 @@ EXPECTED: dict[Callable[[Any], bool], str] = {
     _is_positive: "a positive whole number",
     _are_texts: "a list of texts",
     _are_counts: "a list such as 0, 1, 2",
+    _are_tables: "a list of tables",
     _are_numbers_or_none: "a list of numbers or nulls",
 }
 """The kinds of values, in words."""
@@ -109,6 +114,8 @@ OPTIONAL_PROVENANCE: Keys = {
 COLUMNS = {
     "predictions.csv": ("slide_id", "case_id", "part", "risk", "time", "event"),
     "case_predictions.csv": ("case_id", "part", "risk", "time", "event"),
+    "survival.csv": ("case_id", "part"),
+    "baseline.csv": ("time", "cumulative_hazard"),
     "history.csv": ("seed", "epoch", "loss", "validation_loss"),
 }
 
@@ -130,9 +137,24 @@ def metrics_keys(part: str) -> Keys:
         seeds = f"seeds.{level}"
         keys |= {f"{seeds}.{measure}": _is_number_or_none for measure in ("mean", "sd", "low", "high")}
         keys[f"{seeds}.values"] = _are_numbers_or_none
+    keys |= _survival_keys(part)
     groups = f"parts.{part}.case.risk_groups"
     keys |= {f"{groups}.{name}": _is_count for name in ("n_high", "events_high", "n_low", "events_low")}
     return {**keys, f"{groups}.log_rank.p": _is_number_or_none}
+
+
+def _survival_keys(part: str) -> Keys:
+    """Of predicted survival and strata."""
+    at = f"parts.{part}.case"
+    keys: dict[str, Callable[[Any], bool]] = {"strata": _are_tables}
+    for level in ("wsi", "case"):
+        keys |= {
+            f"parts.{part}.{level}.auc.at": _are_tables,
+            f"parts.{part}.{level}.auc.mean.value": _is_number_or_none,
+        }
+    keys |= {f"{at}.{name}": _are_tables for name in ("brier", "calibration")}
+    keys |= {f"{at}.integrated_brier.{name}": _is_number_or_none for name in ("value", "kaplan_meier")}
+    return {**keys, f"{at}.d_calibration.p": _is_number_or_none}
 
 
 def check_keys(table: Mapping[str, Any], keys: Keys, *, source: Path, optional: bool = False) -> None:

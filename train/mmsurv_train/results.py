@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mmsurv_train import crossval, scores
+from mmsurv_train import crossval, scores, strata, survival
 from mmsurv_train.inputs import Inputs
 from mmsurv_train.recipe import TrainRecipe
 
@@ -27,27 +27,43 @@ class Scored:
 
     predictions: scores.Predictions
     metrics: dict[str, Any]
-    baseline: pd.DataFrame
+    survival: pd.DataFrame
+    """Predicted survival of each case: survival.csv."""
+    chosen: tuple[strata.Stratification, ...] = ()
+    """How the cohort's cases are parted for strata."""
+    baseline: pd.DataFrame | None = None
+    """Of the one model; None for pooled folds."""
 
 
 def score(recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables) -> Scored:
     """Put the risks of all parts beside the outcomes and measure them."""
-    from mmsurv_train.cox import breslow_baseline
-
     predictions = scores.with_outcomes(risks, data.cohort.cases, split.parts)
-    training = predictions.part("train").cases
-    baseline = breslow_baseline(*(training[name].to_numpy() for name in ("risk", "time", "event")))
-    measured = scores.measure(predictions, recipe.evaluate, model=recipe.model.name, network_seeds=recipe.fit.seeds)
-    return Scored(predictions=predictions, metrics=measured, baseline=baseline)
+    chosen = strata.stratifications(data.cohort, recipe.evaluate)
+    measured = scores.measure(
+        predictions, recipe.evaluate, model=recipe.model.name, network_seeds=recipe.fit.seeds, chosen=chosen
+    )
+    curves = scores.predicted_survival(predictions).curves
+    return Scored(
+        predictions=predictions,
+        metrics=measured,
+        survival=survival.survival_table(predictions.cases, curves, recipe.evaluate.times_months),
+        chosen=chosen,
+        baseline=survival.baseline_table(predictions.part("train").cases),
+    )
 
 
-def pool(recipe: TrainRecipe, scored: Mapping[int, Scored]) -> tuple[scores.Predictions, dict[str, Any]]:
-    """The out-of-fold risks of all folds, and metrics.json of the cross-validation.
+def pool(recipe: TrainRecipe, scored: Mapping[int, Scored]) -> Scored:
+    """The out-of-fold risks of all folds, their survival, and metrics.json of the cross-validation.
 
     Args:
         recipe: of every fold.
         scored: by fold.
     """
     folds = [crossval.Fold(k=k, predictions=one.predictions, metrics=one.metrics) for k, one in scored.items()]
-    pooled = crossval.pool(folds)
-    return pooled, crossval.measure_pooled(folds, pooled, recipe.evaluate, network_seeds=recipe.fit.seeds)
+    pooled, (first, *_) = crossval.pool(folds), scored.values()
+    measured = crossval.measure_pooled(
+        folds, pooled, recipe.evaluate, network_seeds=recipe.fit.seeds, chosen=first.chosen
+    )
+    curves = crossval.predicted_survival(folds, pooled.cases).curves
+    table = survival.survival_table(pooled.cases, curves, recipe.evaluate.times_months)
+    return Scored(predictions=pooled, metrics=measured, survival=table, chosen=first.chosen)

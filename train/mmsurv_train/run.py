@@ -24,8 +24,8 @@ from mmsurv_train.scores import Predictions
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 2
-"""2: a model is a stack of networks, and metrics.json has each network alone."""
+FORMAT = 3
+"""3: survival.csv, and what is measured of predicted survival."""
 
 CONFIG = "config.toml"
 MODEL = "model.safetensors"
@@ -34,6 +34,7 @@ SPLIT = "split.csv"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
 CASE_PREDICTIONS = "case_predictions.csv"
+SURVIVAL = "survival.csv"
 BASELINE = "baseline.csv"
 PROVENANCE = "provenance.json"
 
@@ -41,9 +42,12 @@ RUN = "run"
 CROSS_VALIDATION = "cross-validation"
 
 FILES = {
-    RUN: (CONFIG, MODEL, PREPROCESS, SPLIT, HISTORY, PREDICTIONS, CASE_PREDICTIONS, METRICS, BASELINE, PROVENANCE),
-    CROSS_VALIDATION: (CONFIG, PREDICTIONS, CASE_PREDICTIONS, METRICS, PROVENANCE),
-}
+    RUN: (
+        CONFIG, MODEL, PREPROCESS, SPLIT, HISTORY, PREDICTIONS, CASE_PREDICTIONS, SURVIVAL, METRICS, BASELINE,
+        PROVENANCE,
+    ),
+    CROSS_VALIDATION: (CONFIG, PREDICTIONS, CASE_PREDICTIONS, SURVIVAL, METRICS, PROVENANCE),
+}  # fmt: skip
 
 OF_A_SWEEP = ("plan.json", "runs")
 """What tells the folder of a sweep, which is no run but holds some."""
@@ -85,6 +89,15 @@ class Run:
     @cached_property
     def predictions(self) -> Predictions:
         return Predictions(slides=self._table(PREDICTIONS), cases=self._table(CASE_PREDICTIONS))
+
+    @cached_property
+    def survival(self) -> pd.DataFrame:
+        return self._table(SURVIVAL)
+
+    @cached_property
+    def baseline(self) -> pd.DataFrame:
+        """Of a run of one split."""
+        return self._table(BASELINE)
 
     @cached_property
     def history(self) -> pd.DataFrame:

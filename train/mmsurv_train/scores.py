@@ -1,6 +1,7 @@
 """What is measured on which patients: from risks to the predictions tables and metrics.json.
 
-Owns the choice of rows, references and cuts, and the layout of metrics.json; the statistics are in ``metrics``.
+Owns the choice of rows, references and cuts, and the layout of metrics.json but for what is measured on one set of rows
+(``level``). The statistics are in ``metrics``.
 Everything that a number of one split depends on besides the risks (censoring reference, τ, cut of the risk groups)
 comes from the training part. The pooled numbers of a cross-validation have no one training part: ``crossval`` says
 what they take instead.
@@ -15,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mmsurv_train import metrics, seeds
+from mmsurv_train import metrics, seeds, survival
+from mmsurv_train.level import measure_level, measure_survival
 from mmsurv_train.recipe import EvaluateSettings
+from mmsurv_train.strata import Stratification, measure_strata
 
 if TYPE_CHECKING:
     from mmsurv_train.predict import RiskTables
 
 PARTS = ("train", "validation", "test")
 LEVELS = ("wsi", "case")
-FORMAT = 1
+FORMAT = 2
+"""2: time-dependent AUC, Brier scores, calibration, strata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +83,40 @@ def training_cut(predictions: Predictions) -> float:
     return float(predictions.part("train").cases["risk"].median())
 
 
+def predicted_survival(predictions: Predictions) -> survival.Predicted:
+    """Predicted survival of the cases of one run, all parts, from its own training part."""
+    cases = predictions.cases
+    return survival.predicted(cases, {0: predictions.part("train").cases}, [0] * len(cases))
+
+
 def measure(
-    predictions: Predictions, settings: EvaluateSettings, *, model: str, network_seeds: Sequence[int]
+    predictions: Predictions,
+    settings: EvaluateSettings,
+    *,
+    model: str,
+    network_seeds: Sequence[int],
+    chosen: Sequence[Stratification] = (),
 ) -> dict[str, Any]:
-    """metrics.json of one run: every part, at WSI and at case level, and each network alone on the test part."""
+    """metrics.json of one run: every part at WSI and at case level; of the test part also predicted survival, strata,
+    and each network alone.
+
+    Args:
+        predictions: of all parts.
+        settings: of the measures.
+        model: its name.
+        network_seeds: of each network.
+        chosen: how cases are parted for strata.
+    """
     compared = reference(predictions.part("train").cases, settings)
     cut = training_cut(predictions)
     parts = {}
     for part in PARTS:
-        chosen = predictions.part(part)
-        high = metrics.high_risk(chosen.cases["risk"], cut)
-        parts[part] = measure_part(chosen, high, compared, settings)
+        rows = predictions.part(part)
+        high = metrics.high_risk(rows.cases["risk"], cut)
+        parts[part] = measure_part(rows, high, compared, settings)
+    is_test = (predictions.cases["part"] == "test").to_numpy()
+    cases, predicted = predictions.cases[is_test], predicted_survival(predictions).take(is_test)
+    parts["test"]["case"] |= measure_survival(cases, predicted, compared, settings)
     return {
         "format": FORMAT,
         "kind": "run",
@@ -97,6 +124,7 @@ def measure(
         "method": method(compared, settings, cut="median case-level risk of the training part"),
         "risk_cut": cut,
         "parts": parts,
+        "strata": measure_strata(chosen, cases, predicted, compared, settings),
         "seeds": seeds.measure_seeds(predictions.part("test"), network_seeds, settings),
     }
 
@@ -115,29 +143,18 @@ def measure_part(
     return levels
 
 
-def measure_level(rows: pd.DataFrame, compared: metrics.Reference, settings: EvaluateSettings) -> dict[str, Any]:
-    """Counts, Harrell's and Uno's C-index with intervals, of slides or of cases."""
-    risk, time, event = rows["risk"].to_numpy(float), rows["time"].to_numpy(float), rows["event"].to_numpy(bool)
-    harrell = metrics.c_index(risk, time, event)
-    uno = metrics.c_index_ipcw(risk, time, event, compared)
-    if settings.n_bootstrap and harrell.value is not None:
-        harrell = _with_interval(harrell, rows, settings, None)
-    if settings.n_bootstrap and uno.value is not None:
-        uno = _with_interval(uno, rows, settings, metrics.uno_weights(time, event, compared))
-    return {
-        "n": len(rows),
-        "n_cases": int(rows["case_id"].nunique()),
-        "events": int(event.sum()),
-        "c_index": harrell.to_table(),
-        "c_index_ipcw": uno.to_table(),
-    }
-
-
 def method(compared: metrics.Reference, settings: EvaluateSettings, *, cut: str) -> dict[str, Any]:
     """How the numbers were made, in words and settings, for metrics.json."""
     return {
         "c_index": "Harrell (scikit-survival)",
         "c_index_ipcw": "Uno, inverse probability of censoring weights (scikit-survival)",
+        "auc": "cumulative/dynamic, inverse probability of censoring weights (scikit-survival)",
+        "brier": "Graf, inverse probability of censoring weights (scikit-survival)",
+        "survival": "exp(-H0(t) exp(risk)), Breslow's baseline of the training part, undefined beyond its last death",
+        "no_model": "Kaplan-Meier of the training part; in a stratum, of its patients there",
+        "times_months": list(settings.times_months),
+        "calibration": f"at most {settings.calibration_groups} groups by quantiles of predicted survival",
+        "d_calibration": "Haider 2020, 10 bins, censored cases spread evenly below their survival",
         "censoring_reference": compared.name,
         "tau_months": compared.tau,
         "interval": metrics.INTERVAL_METHOD,
@@ -146,21 +163,6 @@ def method(compared: metrics.Reference, settings: EvaluateSettings, *, cut: str)
         "seed": settings.seed,
         "risk_groups": f"high = above the {cut}",
     }
-
-
-def _with_interval(
-    estimate: metrics.Estimate, rows: pd.DataFrame, settings: EvaluateSettings, weights: np.ndarray | None
-) -> metrics.Estimate:
-    draws = metrics.bootstrap_c_index(
-        rows["risk"],
-        rows["time"],
-        rows["event"],
-        rows["case_id"],
-        n_resamples=settings.n_bootstrap,
-        seed=settings.seed,
-        weight_N=weights,
-    )
-    return metrics.with_interval(estimate, draws, confidence=settings.confidence)
 
 
 def _groups(event: np.ndarray, high: np.ndarray) -> dict[str, int]:

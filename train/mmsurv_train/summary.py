@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mmsurv_train import survival_summary
+from mmsurv_train.digits import NONE, aligned, interval, number
+from mmsurv_train.digits import p_value as p_value
+
 HEADINGS = ("part", "level", "C-index", "interval", "Uno's C-index", "interval", "n", "events")
 LEVEL_NAMES = {"wsi": "WSI", "case": "case"}
-NONE = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,27 +45,6 @@ def rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
             )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A C-index for people; a dash where it is not defined."""
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    """Such as "0.612 to 0.741"; a dash where there is none."""
-    if estimate.get("low") is None:
-        return NONE
-    return f"{number(estimate['low'])} to {number(estimate['high'])}"
-
-
-def p_value(p: float | None) -> str:
-    """Such as "0.031", "0.0004" or "< 0.0001"."""
-    if p is None:
-        return NONE
-    if p < 1e-4:
-        return "< 0.0001"
-    return f"{p:.4f}" if p < 1e-3 else f"{p:.3f}"
-
-
 def text(metrics: Mapping[str, Any]) -> str:
     """The table as aligned text, with the reasons of what is missing and, for folds and for seeds, their mean ± sd."""
     lines = [
@@ -78,10 +60,9 @@ def text(metrics: Mapping[str, Any]) -> str:
         )
         for row in rows(metrics)
     ]
-    widths = [max(len(line[i]) for line in [HEADINGS, *lines]) for i in range(len(HEADINGS))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-             for line in [HEADINGS, *lines]]  # fmt: skip
-    return "\n".join([*table, *_folds(metrics), *_seeds(metrics), *_reasons(metrics), *_method(metrics)])
+    table = aligned([HEADINGS, *lines])
+    beyond = survival_summary.lines(metrics)
+    return "\n".join([*table, *_folds(metrics), *_seeds(metrics), *beyond, *_reasons(metrics), *_method(metrics)])
 
 
 def fold_mean(metrics: Mapping[str, Any], level: str) -> str:
@@ -135,7 +116,7 @@ def _reasons(metrics: Mapping[str, Any]) -> list[str]:
         for estimate in (row.c_index, row.uno):
             if estimate.get("reason"):
                 found[f"{row.part}, {LEVEL_NAMES[row.level]}: {estimate['reason']}"] = None
-    return list(found)
+    return [*found, *survival_summary.reasons(metrics)]
 
 
 def _method(metrics: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ together; a configuration that fails is named and stops no other.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mmsurv import provenance
 from mmsurv.config import to_table
 from mmsurv.errors import MmsurvError
-from mmsurv_train import asked, inputs, results, writing
+from mmsurv_train import asked, inputs, results, strata, writing
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Inputs, Sources
 from mmsurv_train.recipe import TrainRecipe
@@ -99,6 +100,8 @@ def train_together(
     from mmsurv_train.fit import FitJob, fit_many
     from mmsurv_train.predict import device_text, find_device
 
+    reading = strata.reading(sources.cohort, [one.recipe.evaluate for one in configurations])
+    sources = dataclasses.replace(sources, cohort=reading)
     recipe = configurations[0].recipe
     device = device_text(find_device(recipe.fit.device))
     data = inputs.join_tables(recipe, sources)
@@ -126,12 +129,13 @@ def train_together(
 
 
 def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[list[_Member], dict[str, Outcome]]:
-    """Every fold of every configuration, and the configurations that cannot be split, with the reason."""
+    """Every fold of every configuration, and the configurations that cannot be split or parted, with the reason."""
     members: list[_Member] = []
     failed: dict[str, Outcome] = {}
     for configuration in configurations:
         try:
             splits = asked.make_splits(configuration.recipe.split, data.cohort.cases)
+            strata.stratifications(data.cohort, configuration.recipe.evaluate)  # refused now, not after the training
         except MmsurvError as error:
             failed[configuration.name] = error
             continue

@@ -64,10 +64,9 @@ def write_run(out: Path, origin: Origin, folds: Mapping[int, Result]) -> None:
             name = runs.fold_name(k)
             (folder / name).mkdir()
             _write_split(folder / name, out / name, origin, result)
-        pooled, measured = results.pool(origin.recipe, {k: result.scored for k, result in folds.items()})
+        pooled = results.pool(origin.recipe, {k: result.scored for k, result in folds.items()})
         runs.write_config(folder, {**origin.config(out), "folds": list(folds)}, kind=runs.CROSS_VALIDATION)
-        runs.write_predictions(folder, pooled)
-        runs.write_json(folder / runs.METRICS, measured)
+        _write_scored(folder, pooled)
         runs.write_json(folder / runs.PROVENANCE, origin.record)
 
 
@@ -101,10 +100,16 @@ def _write_split(folder: Path, out: Path, origin: Origin, result: Result) -> Non
     runs.write_json(folder / runs.PREPROCESS, fitted.preprocess.to_table())
     result.split.save(folder / runs.SPLIT)
     runs.write_csv(folder / runs.HISTORY, fitted.history)
-    runs.write_predictions(folder, scored.predictions)
-    runs.write_json(folder / runs.METRICS, scored.metrics)
-    runs.write_csv(folder / runs.BASELINE, scored.baseline)
+    _write_scored(folder, scored)
     runs.write_json(folder / runs.PROVENANCE, {**origin.record, "best_epoch": list(fitted.best_epoch)})
+
+
+def _write_scored(folder: Path, scored: Scored) -> None:
+    runs.write_predictions(folder, scored.predictions)
+    runs.write_csv(folder / runs.SURVIVAL, scored.survival)
+    runs.write_json(folder / runs.METRICS, scored.metrics)
+    if scored.baseline is not None:
+        runs.write_csv(folder / runs.BASELINE, scored.baseline)
 
 
 def _features(data: Inputs, sources: Sources) -> dict[str, Any] | None:

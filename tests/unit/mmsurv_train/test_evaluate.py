@@ -199,6 +199,15 @@ def test_a_changed_metric_is_found_by_its_field(changed: Path) -> None:
     assert "parts.out-of-fold.case.c_index.value: saved 0.99" in difference
 
 
+def test_a_changed_number_of_a_list_is_found_by_its_place(changed: Path) -> None:
+    path = changed / "runs" / "cv" / runs.METRICS
+    metrics = json.loads(path.read_text())
+    metrics["parts"]["out-of-fold"]["case"]["calibration"][1]["groups"][0]["n"] = 77
+    path.write_text(runs.json_text(metrics))
+    (difference,) = evaluate(changed / "runs" / "cv").differences
+    assert "parts.out-of-fold.case.calibration.1.groups.0.n: saved 77, computed" in difference
+
+
 def test_a_missing_row_and_a_changed_baseline_are_found(changed: Path) -> None:
     folder = changed / "runs" / "joint"
     slides = runs.read_csv(folder / runs.PREDICTIONS)
@@ -207,6 +216,30 @@ def test_a_missing_row_and_a_changed_baseline_are_found(changed: Path) -> None:
     differences = "\n".join(evaluate(folder).differences)
     assert f"other rows than computed: {slides['slide_id'][0]}" in differences
     assert "baseline.csv: differs" in differences
+
+
+@pytest.mark.parametrize("name", ["joint", "cv"])
+def test_a_changed_survival_is_found_with_both_numbers(changed: Path, name: str) -> None:
+    path = changed / "runs" / name / runs.SURVIVAL
+    table = runs.read_csv(path)
+    saved = table["survival_36"][2]
+    table.loc[2, "survival_36"] = saved + 1e-9
+    runs.write_csv(path, table)
+    (difference,) = evaluate(changed / "runs" / name).differences
+    assert f"survival_36 of {table['case_id'][2]}: saved {saved + 1e-9}, computed {saved}" in difference
+
+
+def test_survival_follows_from_the_saved_risk_and_baseline_of_the_own_fold(trained: Path) -> None:
+    run = runs.read_run(trained / "runs" / "cv")
+    table, cases = run.survival, run.predictions.cases
+    assert table["case_id"].tolist() == cases["case_id"].tolist()
+    for k, fold in zip(run.config["folds"], run.folds(), strict=True):
+        mine = (cases["fold"] == k).to_numpy()
+        steps = fold.baseline[fold.baseline["time"] <= 12]["cumulative_hazard"].iloc[-1]
+        expected = np.exp(-steps * np.exp(cases["raw_risk"][mine]))
+        np.testing.assert_allclose(table["survival_12"][mine], expected, rtol=1e-12)
+        own = fold.survival[fold.survival["part"] == "test"].set_index("case_id")["survival_12"]
+        assert own.to_dict() == table[mine].set_index("case_id")["survival_12"].to_dict()
 
 
 def test_changed_weights_give_other_risks_in_a_fold(changed: Path) -> None:

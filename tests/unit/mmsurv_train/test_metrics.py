@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mmsurv_train import metrics
+from mmsurv_train.metrics import concordance
+from mmsurv_train.metrics import estimate as estimates
 
 TIME = np.array([2.0, 4.0, 6.0, 8.0])
 EVENT = np.array([True, True, False, True])
@@ -108,7 +110,7 @@ def test_a_large_cohort_takes_blocks_and_gives_the_same_draws(monkeypatch) -> No
     risk, time, event = rng.normal(size=90), rng.exponential(20, 90) + 0.1, rng.random(90) < 0.6
     patients = [f"p{i}" for i in range(90)]
     whole = metrics.bootstrap_c_index(risk, time, event, patients, n_resamples=50, seed=0)
-    monkeypatch.setattr(metrics, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(concordance, "_BLOCK_ROWS", 7)
     np.testing.assert_array_equal(whole, metrics.bootstrap_c_index(risk, time, event, patients, n_resamples=50, seed=0))
 
 
@@ -120,12 +122,12 @@ def test_the_draws_are_the_same_however_many_are_held_at_once(monkeypatch) -> No
     rng = np.random.default_rng(5)
     cohort = rng.normal(size=90), rng.exponential(20, 90) + 0.1, rng.random(90) < 0.6, [f"p{i}" for i in range(90)]
     at_once = metrics.bootstrap_c_index(*cohort, n_resamples=1000, seed=0)
-    monkeypatch.setattr(metrics, "_BLOCK_DRAWS", 7)
+    monkeypatch.setattr(estimates, "_BLOCK_DRAWS", 7)
     np.testing.assert_array_equal(metrics.bootstrap_c_index(*cohort, n_resamples=1000, seed=0), at_once)
 
 
 def test_the_c_index_of_many_draws_takes_the_memory_of_a_block(monkeypatch) -> None:
-    monkeypatch.setattr(metrics, "_BLOCK_DRAWS", 50)
+    monkeypatch.setattr(estimates, "_BLOCK_DRAWS", 50)
     rng = np.random.default_rng(6)
     risk, time, event = rng.normal(size=90), rng.exponential(20, 90) + 0.1, rng.random(90) < 0.6
     patients = [f"p{i}" for i in range(90)]

@@ -13,6 +13,7 @@ import pytest
 
 from mmsurv.cohort import CohortOptions
 from mmsurv.errors import RunError
+from mmsurv_train import level as levels
 from mmsurv_train import run as runs
 from mmsurv_train import summary
 from mmsurv_train.inputs import Sources
@@ -20,6 +21,7 @@ from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, Sp
 from mmsurv_train.report import write_report
 from mmsurv_train.report.content import risk_groups
 from mmsurv_train.report.page import render
+from mmsurv_train.report.survival import predicted_curves
 from mmsurv_train.run import read_run
 from mmsurv_train.train import train
 
@@ -103,7 +105,7 @@ def test_the_page_is_one_well_formed_file_that_asks_for_nothing(trained: Path) -
 def test_every_figure_and_table_has_words_for_those_who_do_not_see_it(trained: Path) -> None:
     parsed = Page(page(trained, "joint", "cv"))
     figures = parsed.of("svg")
-    assert len(figures) == 5  # the comparison, and for each run survival and training curves
+    assert len(figures) == 7  # the comparison, and for each run survival, calibration and training curves
     for figure in figures:
         assert figure["role"] == "img"
         assert set(str(figure["aria-labelledby"]).split()) <= set(parsed.ids)
@@ -214,6 +216,7 @@ def test_a_dollar_in_the_name_of_a_run_is_no_formula(trained: Path, tmp_path: Pa
         (runs.METRICS, lambda found: {**found, "parts": {}}, r"the key parts\.test\.wsi\.n is missing"),
         (runs.METRICS, lambda found: {**found, "seeds": {"seeds": []}}, r"seeds\.seeds must be a list such as 0, 1, 2"),
         (runs.METRICS, lambda found: {**found, "risk_cut": None}, "risk_cut must be a number, not None"),
+        (runs.METRICS, lambda found: {**found, "strata": {}}, "strata must be a list of tables"),
         (runs.PROVENANCE, lambda _: {}, r"provenance\.json: the key made is missing"),
         (runs.PROVENANCE, lambda found: {**found, "store_recipe": [1]}, "store_recipe must be a table"),
     ],
@@ -226,7 +229,7 @@ def test_a_damaged_run_is_named_with_file_and_key(trained: Path, tmp_path: Path,
         page(tmp_path, "run")
 
 
-@pytest.mark.parametrize("file", [runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.HISTORY])
+@pytest.mark.parametrize("file", [runs.PREDICTIONS, runs.CASE_PREDICTIONS, runs.HISTORY, runs.BASELINE])
 def test_a_table_without_its_columns_is_named(trained: Path, tmp_path: Path, file: str) -> None:
     shutil.copytree(trained / "joint", tmp_path / "run")
     (tmp_path / "run" / file).write_text("nonsense\n1\n")
@@ -251,6 +254,43 @@ def test_what_is_not_defined_is_a_dash_with_its_reason(trained: Path, tmp_path: 
     html = render([read_run(folder)], title="Models")
     assert "joint, case-level C-index: no comparable pair: no events" in html
     assert "log-rank p is not defined" in html
+
+
+def test_predicted_survival_stands_beside_that_of_no_model(trained: Path) -> None:
+    html = page(trained, "joint", "cv")
+    assert html.count("<h3>joint (cv)</h3>") >= 2  # its curves, its calibration
+    assert "no model (Kaplan–Meier)" in html
+    for name in ("joint", "cv"):
+        run = read_run(trained / name)
+        part = "out-of-fold" if name == "cv" else "test"
+        brier = run.metrics["parts"][part]["case"]["integrated_brier"]
+        assert f"<td>{summary.number(brier['value'])}<br>" in html
+    assert 'id="strata"' not in html
+
+
+def test_predicted_curves_are_the_means_of_the_survival_that_the_run_holds(trained: Path) -> None:
+    for name, part in (("joint", "test"), ("cv", "out-of-fold")):
+        run = read_run(trained / name)
+        cases, high = risk_groups(run)
+        lines = predicted_curves(run, cases, high)
+        table = run.survival[run.survival["part"] == part].set_index("case_id").loc[cases["case_id"]]
+        for line, group in zip(lines, (~high, high), strict=True):
+            place = int(np.searchsorted(line.time, 12.0, side="right")) - 1  # a step function: the last step before
+            assert line.survival[0] == 1.0
+            assert line.survival[place] == pytest.approx(table["survival_12"].to_numpy()[group].mean(), abs=0.03)
+
+
+def test_groups_of_patients_are_shown_apart(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "joint", tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / runs.METRICS).read_text())
+    case = metrics["parts"]["test"]["case"]
+    few = levels.without("3 events, fewer than 10", read_run(trained / "joint").predictions.cases, RECIPE.evaluate)
+    groups = [{"name": "GBM", **few}, {"name": "LGG", **case}]
+    metrics["strata"] = [{"column": "oncotree_code", "by": "GBM and LGG", "n_without": 0, "groups": groups}]
+    runs.write_json(tmp_path / "run" / runs.METRICS, metrics)
+    html = page(tmp_path, "run")
+    assert '<th scope="row">oncotree_code: LGG</th>' in html
+    assert "joint, oncotree_code GBM: 3 events, fewer than 10" in html
 
 
 def test_the_file_is_written_at_once_and_replaced(trained: Path, tmp_path: Path) -> None:

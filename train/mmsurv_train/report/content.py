@@ -18,6 +18,7 @@ from mmsurv.provenance import differences
 from mmsurv_train import crossval, metrics, summary
 from mmsurv_train import run as runs
 from mmsurv_train.report import figures
+from mmsurv_train.report import survival as survivals
 from mmsurv_train.run import Run
 
 LEVELS = ("case", "wsi")
@@ -47,7 +48,13 @@ JOIN_COUNTS = {
 METHODS = {
     "c_index": "C-index",
     "c_index_ipcw": "Uno’s C-index",
-    "tau_months": "τ, to which Uno’s C-index looks",
+    "auc": "AUC",
+    "brier": "Brier score",
+    "survival": "predicted survival",
+    "no_model": "no model",
+    "calibration": "groups of calibration",
+    "d_calibration": "D-calibration",
+    "tau_months": "τ, to which Uno’s C-index and the integrated Brier score look",
     "censoring_reference": "censoring estimated from",
     "interval": "interval",
     "confidence": "confidence",
@@ -91,6 +98,7 @@ def describe(found: Sequence[Run], notes: Sequence[str]) -> dict[str, Any]:
         "has_folds": any(run.kind == runs.CROSS_VALIDATION for run in found),
         "has_seeds": any(summary.n_seeds(run.metrics) > 1 for run in found),
         "comparison": _comparison(found, labels),
+        **survivals.sections(found, labels),
         "cohorts": _grouped(found, labels, _cohort),
         "stores": _grouped(found, labels, _store),
         "methods": _grouped(found, labels, _methods),
@@ -138,7 +146,12 @@ def _model(run: Run, label: str, key: str) -> Model:
         part=_part_name(run),
         row=_cells(run, part),
         curves=figures.survival_curves(
-            cases, high, key=f"{key}-km", title=f"Kaplan–Meier curves, {label}", description=caption
+            cases,
+            high,
+            key=f"{key}-km",
+            title=f"Kaplan–Meier curves, {label}",
+            description=caption,
+            predicted=survivals.predicted_curves(run, cases, high),
         ),
         curves_caption=caption,
         training=figures.training_curves(

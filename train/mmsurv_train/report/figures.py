@@ -50,8 +50,35 @@ class Bar:
     high: float | None
 
 
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A predicted survival curve."""
+
+    time: np.ndarray
+    survival: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Groups of patients at one time: predicted and observed survival, with the interval of the latter."""
+
+    title: str
+    predicted: Sequence[float]
+    observed: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
 @mpl.rc_context(STYLE)
-def survival_curves(cases: pd.DataFrame, high: np.ndarray, *, key: str, title: str, description: str) -> Markup:
+def survival_curves(
+    cases: pd.DataFrame,
+    high: np.ndarray,
+    *,
+    key: str,
+    title: str,
+    description: str,
+    predicted: Sequence[Line] = (),
+) -> Markup:
     """Kaplan–Meier curves of the high-risk and the low-risk group, 95 % bands, censoring marks, numbers at risk.
 
     Args:
@@ -59,16 +86,20 @@ def survival_curves(cases: pd.DataFrame, high: np.ndarray, *, key: str, title: s
         high: True for the high-risk group.
         key: distinguishes this figure's ids from those of the page's other figures.
         title, description: for readers who do not see the figure.
+        predicted: further curves, dotted.
     """
     figure, axes = _figure(6.4, 4.1)
     figure.subplots_adjust(left=0.13, right=0.98, top=0.97, bottom=0.34)
     ticks = _month_ticks(float(cases["time"].max()))
     groups = (("low risk", ~high, LOW, "-"), ("high risk", high, HIGH, "--"))
-    for row, (name, members, colour, line) in enumerate(groups):
+    for row, (name, members, colour, style) in enumerate(groups):
         time, event = cases["time"].to_numpy()[members], cases["event"].to_numpy()[members]
         if len(time):
-            _curve(axes, metrics.kaplan_meier(time, event), f"{name} (n = {len(time)})", colour, line)
+            _curve(axes, metrics.kaplan_meier(time, event), f"{name} (n = {len(time)})", colour, style)
         _at_risk(axes, name, ticks, metrics.at_risk(time, ticks), colour, row)
+    for number, line in enumerate(predicted):
+        label = "predicted, mean" if number == 0 else None
+        axes.plot(line.time, line.survival, color=INK, linestyle=":", linewidth=1.4, label=label)
     axes.set(xlim=(0, ticks[-1]), ylim=(0, 1.03), xticks=ticks, xlabel="months", ylabel="share alive")
     axes.legend(loc="best")
     return _markup(figure, key=key, title=title, description=description)
@@ -112,6 +143,24 @@ def training_curves(histories: Sequence[pd.DataFrame], *, key: str, title: str, 
             axes.plot(history["epoch"], history[column], color=colour, linestyle=line, linewidth=1, label=label)
     axes.set(xlabel="epoch", ylabel="Cox loss per event")
     axes.legend(loc="best", fontsize=9)
+    return _markup(figure, key=key, title=title, description=description)
+
+
+@mpl.rc_context(STYLE)
+def calibration(panels: Sequence[Panel], *, key: str, title: str, description: str) -> Markup:
+    """Predicted against observed survival of groups of patients, a panel for each time."""
+    figure = Figure(figsize=(6.4, 2.7))
+    figure.subplots_adjust(left=0.1, right=0.98, top=0.88, bottom=0.2, wspace=0.2)
+    for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+        observed = np.array(panel.observed)
+        error = np.abs([observed - np.array(panel.low), np.array(panel.high) - observed])
+        axes.errorbar(
+            panel.predicted, observed, yerr=error, color=LOW, marker="o", markersize=4, linestyle="none", elinewidth=1.2
+        )
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xlabel="predicted")
+        axes.set_title(panel.title, fontsize=10)
+    figure.axes[0].set_ylabel("observed")
     return _markup(figure, key=key, title=title, description=description)
 
 

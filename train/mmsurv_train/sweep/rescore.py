@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmsurv.config import from_table
 from mmsurv.errors import RunError
 from mmsurv.split import read_split
-from mmsurv_train import inputs, required, results
+from mmsurv_train import inputs, required, results, strata
 from mmsurv_train import run as runs
 from mmsurv_train.place import new_run
 from mmsurv_train.recipe import TrainRecipe
@@ -42,6 +42,9 @@ def evaluate_missing(wanted: Iterable[Wanted], sources: Sources) -> None:
         RunError: a run or a folder is damaged, or cannot be written.
         StoreError: a record is damaged.
     """
+    wanted = list(wanted)
+    reading = strata.reading(sources.cohort, [_recipe(run).evaluate for run, _, _ in wanted])
+    sources = replace(sources, cohort=reading)
     loaded: dict[str, Inputs] = {}  # which data a model needs, its name says
     for alike in _alike(wanted):
         recipe = _recipe(alike[0][0])
@@ -114,9 +117,9 @@ def _score(alike: Sequence[Wanted], data: Inputs) -> Iterator[list[Scored]]:
 
 
 def _write(run: Run, recipe: TrainRecipe, folder: Path, scored: Sequence[Scored]) -> None:
-    predictions, metrics = scored[0].predictions, scored[0].metrics
+    whole = scored[0]
     if run.kind == runs.CROSS_VALIDATION:
-        predictions, metrics = results.pool(recipe, dict(zip(run.config["folds"], scored, strict=True)))
+        whole = results.pool(recipe, dict(zip(run.config["folds"], scored, strict=True)))
     with new_run(folder) as place:
-        runs.write_predictions(place, predictions)
-        runs.write_json(place / runs.METRICS, metrics)
+        runs.write_predictions(place, whole.predictions)
+        runs.write_json(place / runs.METRICS, whole.metrics)

@@ -1,0 +1,81 @@
+"""Which curve is a patient's: the baseline of the model that scored it, and the table of predicted survival.
+
+Owns the step from risks of a training part to predicted survival, and the columns of survival.csv. Risks are on the
+model's own scale, that of its baseline: the standardised ones of pooled folds are no log hazards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from mmsurv_train.metrics import Baseline, Curves, kaplan_meier_baseline
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Survival predicted for some cases, and by no model for the same ones."""
+
+    curves: Curves
+    nothing: Curves
+    """Kaplan–Meier of the training part of each case's model."""
+    training: Sequence[pd.DataFrame]
+    """That training part: columns case_id, time, event."""
+
+    def take(self, rows: np.ndarray) -> Predicted:
+        """Of some cases: True for those to keep."""
+        return Predicted(self.curves.take(rows), self.nothing.take(rows), self.training)
+
+    def within(self, rows: np.ndarray, stratum: Mapping[str, str], name: str) -> Predicted:
+        """Of cases, True for those of a stratum, against the Kaplan–Meier curve of their stratum's training patients.
+
+        Else a model would be praised in each stratum for knowing no more than which it is. A training part without
+        any patient of the stratum gives its whole curve.
+        """
+        mine = [part[part["case_id"].map(stratum) == name] for part in self.training]
+        parts = [own if len(own) else part for own, part in zip(mine, self.training, strict=True)]
+        nothing = [kaplan_meier_baseline(part["time"], part["event"]) for part in parts]
+        known = replace(self, nothing=replace(self.nothing, baselines=nothing), training=parts)
+        return known.take(rows)
+
+
+def baseline_table(training: pd.DataFrame) -> pd.DataFrame:
+    """Breslow's baseline of a training part (columns risk, time, event): what baseline.csv holds."""
+    from mmsurv_train.cox import breslow_baseline
+
+    return breslow_baseline(*(training[name].to_numpy() for name in ("risk", "time", "event")))
+
+
+def predicted(cases: pd.DataFrame, training: Mapping[int, pd.DataFrame], models: Iterable[int]) -> Predicted:
+    """The curves of cases.
+
+    Args:
+        cases: column raw_risk, or risk where there is none.
+        training: the training part of each model, by number: columns case_id, risk, time, event.
+        models: the number of each case's model.
+    """
+    places = {number: place for place, number in enumerate(training)}
+    model_N = np.array([places[number] for number in models], dtype=np.int64)
+    risk_N = cases["raw_risk" if "raw_risk" in cases else "risk"].to_numpy(float)
+    breslow = [from_table(baseline_table(rows)) for rows in training.values()]
+    nothing = [kaplan_meier_baseline(rows["time"], rows["event"]) for rows in training.values()]
+    without = Curves(nothing, model_N, np.zeros(len(risk_N)))
+    return Predicted(Curves(breslow, model_N, risk_N), without, list(training.values()))
+
+
+def from_table(table: pd.DataFrame) -> Baseline:
+    """The baseline that baseline.csv holds."""
+    return Baseline(table["time"].to_numpy(float), table["cumulative_hazard"].to_numpy(float))
+
+
+def survival_table(cases: pd.DataFrame, curves: Curves, months: Sequence[float]) -> pd.DataFrame:
+    """survival.csv: case_id, part, of pooled folds fold, and predicted survival at each of the months.
+
+    Blank beyond the last death of the training part, where the baseline says nothing.
+    """
+    ids = cases[[name for name in ("case_id", "part", "fold") if name in cases]].reset_index(drop=True)
+    columns = [f"survival_{moment:g}" for moment in months]
+    return pd.concat([ids, pd.DataFrame(curves.at(months), columns=columns)], axis=1)
