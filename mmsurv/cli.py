@@ -24,6 +24,7 @@ SUMMARIES = {
     "train": "Stage 2: fit a survival model on cached features.",
     "sweep": "Fit many configurations in few passes and put them in one table.",
     "evaluate": "Compute a run's predictions and metrics again from the store.",
+    "compare": "Compare runs by a paired bootstrap over the patients they share.",
     "report": "Write one HTML page about one or more runs.",
 }
 
