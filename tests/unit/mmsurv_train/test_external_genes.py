@@ -74,7 +74,7 @@ def test_too_few_genes_are_refused_with_numbers_names_and_what_to_do(scale: Prep
     [
         (lambda name: f"{name}.7", "20 of them are there with a version in their name: say --strip-ensembl-versions."),
         (str.lower, "20 of them are there in other letters"),
-        (lambda name: f"gene {name}", "The table's genes are named like 'gene ENSG00000000000', the model's like"),
+        (lambda name: f"gene {name}", "Its genes are named like 'gene ENSG00000000000', the model's like"),
     ],
 )
 def test_another_spelling_is_pointed_out(scale: Preprocess, rename, remedy: str) -> None:

@@ -202,10 +202,12 @@ def _captions(figure: Figure, found: Comparison, level: str, measures: Sequence[
     counts = found.levels[level]
     slides = f"{counts.n} slides of " if level == "wsi" else ""
     title = f"C-index, {summary.LEVEL_NAMES[level]} level: {slides}{counts.cases} patients in all runs"
-    said = (title, "bold", 11.5, 0.3), (
-        f"Paired bootstrap over patients, {found.how.n_resamples} draws. Filled: the interval of the difference "
-        "leaves out 0.", "normal", 8.5, 0.52,
-    )  # fmt: skip
+    alone = " (not adjusted for the other pairs)" if len(found.pairs) > 1 else ""
+    note = (
+        f"Paired bootstrap over patients, {found.how.n_resamples} draws. Filled: the interval of the difference{alone} "
+        "leaves out 0."
+    )
+    said = (title, "bold", 11.5, 0.3), (note, "normal", 8.5, 0.52)
     for words, weight, size, down in said:
         figure.text(0.2 / WIDTH, 1 - down / height, words, weight=weight, fontsize=size, va="center",
                     color=INK if weight == "bold" else MUTED)  # fmt: skip
@@ -226,12 +228,15 @@ def _captions(figure: Figure, found: Comparison, level: str, measures: Sequence[
 
 def _pair_label(found: Comparison, place: int) -> str:
     pair = found.pairs[place]
-    return found.pair_label(pair) if _all_pairs(found) else found.labels[pair.other]
+    if not _all_pairs(found) or len(found.pair_label(pair)) <= MOST_LABEL:
+        return found.pair_label(pair) if _all_pairs(found) else found.labels[pair.other]
+    half = (MOST_LABEL - 3) // 2
+    return " − ".join(_short(found.labels[one], half) for one in (pair.other, pair.reference))
 
 
 def _all_pairs(found: Comparison) -> bool:
     return any(pair.reference for pair in found.pairs)
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= MOST_LABEL else f"…{label[1 - MOST_LABEL :]}"
+def _short(label: str, most: int = MOST_LABEL) -> str:
+    return label if len(label) <= most else f"…{label[1 - most :]}"

@@ -23,8 +23,10 @@ def text(found: Comparison) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Such as "+0.013" or "−0.020"; a dash where it is not defined."""
-    return summary.NONE if value is None else f"{value:+.3f}".replace("-", "−")
+    """Such as "+0.013", "−0.020" or "0.000"; a dash where it is not defined."""
+    if value is None:
+        return summary.NONE
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "−")
 
 
 def interval(found: Difference) -> str:

@@ -103,10 +103,9 @@ def align(profiles: pd.DataFrame, scales: Sequence[Preprocess], *, least: float,
 def _too_few(
     profiles: pd.DataFrame, genes: tuple[str, ...], missing: tuple[str, ...], coverage: float, least: float, source: str
 ) -> CohortError:
-    remedy = _spelling(missing, list(profiles.columns)) or (
-        f"The table's genes are named like {str(profiles.columns[0])!r}, the model's like {genes[0]!r}: give a table "
-        "of the training run's genes, named as there."
-    )
+    remedy = _spelling(missing, list(profiles.columns)) or "Give a table with the genes of the training run."
+    if len(missing) == len(genes):
+        remedy += f" Its genes are named like {str(profiles.columns[0])!r}, the model's like {genes[0]!r}."
     return CohortError(
         f"{source}: {coverage:.1%} of the model's genes are there, and at least {least:.1%} are asked for "
         f"(--min-gene-coverage): {len(missing)} of {len(genes)} are missing: {_some(missing)}. {remedy} "
