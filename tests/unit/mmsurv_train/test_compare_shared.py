@@ -10,8 +10,7 @@ import pytest
 
 from mmsurv.errors import RunError
 from mmsurv_train import run as runs
-from mmsurv_train.compare.items import Item, items_of
-from mmsurv_train.compare.items import _item as one_item
+from mmsurv_train.compare.items import Item, items_of, read_item
 from mmsurv_train.compare.shared import find_shared
 from mmsurv_train.run import Run
 
@@ -112,16 +111,16 @@ def test_a_floor_gives_a_slide_the_risk_of_its_case(make: Make) -> None:
     floors = pd.DataFrame({"case_id": [f"c{i}" for i in range(8)], "part": ["test"] * 6 + ["train"] * 2, "rna": 1.0})
     floors.loc[0, "rna"] = None
     runs.write_csv(run.path / "floor_predictions.csv", floors)
-    item = one_item(run, "rna", "a:rna", "a:rna")
+    item = read_item(run, "rna", "a:rna", "a:rna")
     assert (item.cases["risk"] == 1.0).all()
     assert list(item.slides.index) == ["s-c1", "s-c2", "s-c3", "s-c4", "s-c5"]  # c0 has no such risk
     with pytest.raises(RunError, match=r"has no floor 'age'. It has rna: name one of them"):
-        one_item(run, "age", "a:age", "a:age")
+        read_item(run, "age", "a:age", "a:age")
 
 
 def test_a_run_without_floors_says_so(make: Make) -> None:
     with pytest.raises(RunError, match=r"floor_predictions.csv is missing, so .* has no floor 'rna'"):
-        one_item(make("a"), "rna", "a:rna", "a:rna")
+        read_item(make("a"), "rna", "a:rna", "a:rna")
 
 
 @pytest.mark.parametrize(

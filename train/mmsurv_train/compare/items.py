@@ -74,7 +74,7 @@ def read_items(sources: Sequence[str]) -> list[Item]:
 
 def items_of(found: Sequence[Run], labels: Sequence[str]) -> list[Item]:
     """Runs that are open already, under labels of the caller's."""
-    return [_item(run, None, label, str(run.path)) for run, label in zip(found, labels, strict=True)]
+    return [read_item(run, None, label, str(run.path)) for run, label in zip(found, labels, strict=True)]
 
 
 def _split(source: str) -> tuple[Path, str | None]:
@@ -94,7 +94,7 @@ def _items(found: Sequence[tuple[Run, str | None]], sources: Sequence[str]) -> l
     counts = Counter(short)
     labels = [name if counts[name] == 1 else source for name, source in zip(short, sources, strict=True)]
     return [
-        _item(run, floor, label, source) for (run, floor), label, source in zip(found, labels, sources, strict=True)
+        read_item(run, floor, label, source) for (run, floor), label, source in zip(found, labels, sources, strict=True)
     ]
 
 
@@ -102,7 +102,12 @@ def _label(name: str, floor: str | None) -> str:
     return name if floor is None else f"{name}:{floor}"
 
 
-def _item(run: Run, floor: str | None, label: str, source: str) -> Item:
+def read_item(run: Run, floor: str | None, label: str, source: str) -> Item:
+    """The reported rows of a run, or of one of its floors.
+
+    Raises:
+        RunError: a table lacks a column, has a row twice or a risk that is no number; or there is no such floor.
+    """
     reported = run.predictions.part(reported_part(run))
     cases = reported.cases.set_index("case_id")
     slides = reported.slides.set_index("slide_id")

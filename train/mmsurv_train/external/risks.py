@@ -57,7 +57,7 @@ def risk_cut(run: Run) -> float:
 def survival(members: Sequence[Run], tables: Sequence[RiskTables]) -> pd.DataFrame:
     """The chance of each case to be alive at :data:`MONTHS`, columns survival_12, …; index case_id.
 
-    NaN beyond the follow-up of a model's training part, of which it knows nothing.
+    NaN beyond the last death of a model's training part, where its baseline hazard knows nothing.
     """
     found = [_survival(member, table.cases) for member, table in zip(members, tables, strict=True)]
     values = np.mean([table.to_numpy() for table in found], axis=0)
@@ -79,7 +79,6 @@ def _survival(member: Run, cases: pd.DataFrame) -> pd.DataFrame:
     baseline = runs.read_csv(source)
     if not {"time", "cumulative_hazard"} <= set(baseline.columns):
         raise RunError(f"{source}: the columns time and cumulative_hazard are expected. Train the run again.")
-    followed = float(member.predictions.part("train").cases["time"].max())
     risk = cases["risk"].to_numpy(float)
     columns = {}
     for months in MONTHS:
@@ -87,5 +86,5 @@ def _survival(member: Run, cases: pd.DataFrame) -> pd.DataFrame:
         hazard = float(past.iloc[-1]) if len(past) else 0.0
         with np.errstate(over="ignore"):  # a hazard without bound is a survival of 0
             alive = np.exp(-hazard * np.exp(risk)) if hazard else np.ones(len(risk))
-        columns[f"survival_{months}"] = alive if months <= followed else np.full(len(risk), np.nan)
+        columns[f"survival_{months}"] = alive if months <= baseline["time"].max() else np.full(len(risk), np.nan)
     return pd.DataFrame(columns, index=pd.Index(cases["case_id"], name="case_id"))
