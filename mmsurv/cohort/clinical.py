@@ -38,7 +38,8 @@ class ClinicalColumns:
 
     case: str | None
     slide: str | None
-    outcome: OutcomeColumns
+    outcome: OutcomeColumns | None
+    """None where outcomes are optional and the table has none."""
     further: tuple[str, ...]
     rna: tuple[str, ...]
     """The single-file form's RNA columns; empty in other tables."""
@@ -55,7 +56,8 @@ class Clinical:
     rows: Mapping[str, Sequence[int]]
     """Indices into ``table`` of each case, in the order of the table."""
     cases: pd.DataFrame
-    """Index case_id (sorted): time, event, then the further columns; cases with an outcome only."""
+    """Index case_id (sorted): time, event, then the further columns; cases with an outcome only, unless outcomes are
+    optional: a case without one then has time NaN, and event False, which says nothing."""
     without_outcome: tuple[str, ...]
     slides: pd.DataFrame | None
     """Columns slide_id, case_id, sorted by slide_id, of all cases; None where the table has no slide column."""
@@ -63,12 +65,16 @@ class Clinical:
     """GBM, LGG or None of each of ``cases``, named as its column; None where the table has no such column."""
 
 
-def read_clinical(options: CohortOptions) -> Clinical:
+def read_clinical(options: CohortOptions, *, outcome_optional: bool = False) -> Clinical:
     """Read the clinical table that ``options`` describe.
+
+    Args:
+        options: which table, and what its columns mean.
+        outcome_optional: keep cases without an outcome, and read a table that has neither of the two columns.
 
     Raises:
         CohortError: a column is not found or ambiguous; a row's id, time or event cannot be believed; two rows
-            contradict each other; or no case has an event.
+            contradict each other; or no case has an event, unless outcomes are optional.
     """
     path = Path(options.clinical)
     if path.suffix.lower() == ".parquet":
@@ -76,7 +82,7 @@ def read_clinical(options: CohortOptions) -> Clinical:
     chosen: list[ClinicalColumns] = []
 
     def choose(columns: tuple[str, ...]) -> Layout:
-        chosen.append(_choose(path, columns, options))
+        chosen.append(_choose(path, columns, options, outcome_optional))
         return _layout(chosen[0])
 
     table = read_table(path, choose)
@@ -89,7 +95,8 @@ def read_clinical(options: CohortOptions) -> Clinical:
     if slide_ids is None:
         _refuse_repeated_cases(table, rows)
     outcomes = {case_id: _one_outcome(table, case_id, rows[case_id], columns.outcome) for case_id in sorted(rows)}
-    cases, histology = _cases(table, rows, outcomes, columns), columns.histology
+    cases = _cases(table, rows, outcomes, columns, outcome_optional)
+    histology = columns.histology
     return Clinical(
         table=table,
         columns=columns,
@@ -101,38 +108,43 @@ def read_clinical(options: CohortOptions) -> Clinical:
     )
 
 
-def _choose(path: Path, columns: tuple[str, ...], options: CohortOptions) -> ClinicalColumns:
+def _choose(path: Path, columns: tuple[str, ...], options: CohortOptions, outcome_optional: bool) -> ClinicalColumns:
     slide = find_column(path, columns, options.slide_column, SLIDE_COLUMNS, what="slide", option="--slide-column")
     from_slides = slide is not None and options.id_rule != "none"
     find_case = find_column if from_slides else require_column
     case = find_case(path, columns, options.case_column, CASE_COLUMNS, what="case", option="--case-column")
-    outcome = OutcomeColumns(
-        time=require_column(
-            path, columns, options.time_column, TIME_COLUMNS[options.time_unit],
-            what=f"time in {options.time_unit}", option="--time-column",
-        ),
-        event=require_column(
-            path, columns, options.event_column, EVENT_COLUMNS[options.event_coding],
-            what=f"event (--event-coding {options.event_coding})", option="--event-column",
-        ),
-        unit=options.time_unit,
-        coding=options.event_coding,
-    )  # fmt: skip
+    outcome = _outcome_columns(path, columns, options, outcome_optional)
     further = tuple(require_given(path, columns, name, option="--clinical-column") for name in options.clinical_columns)
     rna = tuple(name for name in columns if name.startswith(RNA_PREFIX)) if options.rna is None else ()
     histology = histology_column(columns)
     return ClinicalColumns(case=case, slide=slide, outcome=outcome, further=further, rna=rna, histology=histology)
 
 
+def _outcome_columns(
+    path: Path, columns: tuple[str, ...], options: CohortOptions, optional: bool
+) -> OutcomeColumns | None:
+    """Both columns; None where outcomes are optional, and no name was given and no known one is there of either."""
+    time_names, event_names = TIME_COLUMNS[options.time_unit], EVENT_COLUMNS[options.event_coding]
+    given = options.time_column is not None or options.event_column is not None
+    if optional and not given and not any(name in columns for name in (*time_names, *event_names)):
+        return None
+    return OutcomeColumns(
+        time=require_column(
+            path, columns, options.time_column, time_names,
+            what=f"time in {options.time_unit}", option="--time-column",
+        ),
+        event=require_column(
+            path, columns, options.event_column, event_names,
+            what=f"event (--event-coding {options.event_coding})", option="--event-column",
+        ),
+        unit=options.time_unit,
+        coding=options.event_coding,
+    )  # fmt: skip
+
+
 def _layout(columns: ClinicalColumns) -> Layout:
-    named = [
-        columns.case,
-        columns.slide,
-        columns.outcome.time,
-        columns.outcome.event,
-        *columns.further,
-        columns.histology,
-    ]
+    outcome = () if columns.outcome is None else (columns.outcome.time, columns.outcome.event)
+    named = [columns.case, columns.slide, *outcome, *columns.further, columns.histology]
     text = tuple(dict.fromkeys(name for name in named if name is not None))
     return Layout(text=text, numbers=tuple(name for name in columns.rna if name not in text))
 
@@ -196,7 +208,9 @@ def _refuse_repeated_cases(table: Table, rows: Mapping[str, Sequence[int]]) -> N
             )
 
 
-def _one_outcome(table: Table, case_id: str, indices: Sequence[int], columns: OutcomeColumns) -> Outcome | None:
+def _one_outcome(table: Table, case_id: str, indices: Sequence[int], columns: OutcomeColumns | None) -> Outcome | None:
+    if columns is None:
+        return None
     outcomes = [read_outcome(table, index, columns) for index in indices]
     for index, outcome in zip(indices, outcomes, strict=True):
         if outcome != outcomes[0]:
@@ -213,23 +227,24 @@ def _cases(
     rows: Mapping[str, Sequence[int]],
     outcomes: Mapping[str, Outcome | None],
     columns: ClinicalColumns,
+    outcome_optional: bool,
 ) -> pd.DataFrame:
     known = {case_id: outcome for case_id, outcome in outcomes.items() if outcome is not None}
-    if not any(outcome.event for outcome in known.values()):
+    if columns.outcome is not None and not outcome_optional and not any(one.event for one in known.values()):
         raise CohortError(
             f"{place(table.path, column=columns.outcome.event)}: no event among {len(known)} cases with outcome, so "
             f"survival cannot be modelled. Read with --event-coding {columns.outcome.coding}; is that the coding?"
         )
-    index = pd.Index(list(known), name="case_id", dtype=object)
+    kept = list(outcomes) if outcome_optional else list(known)
     frame = pd.DataFrame(
         {
-            "time": [outcome.time for outcome in known.values()],
-            "event": [outcome.event for outcome in known.values()],
+            "time": [known[case_id].time if case_id in known else math.nan for case_id in kept],
+            "event": [case_id in known and known[case_id].event for case_id in kept],
         },
-        index=index,
+        index=pd.Index(kept, name="case_id", dtype=object),
     )
     for name in columns.further:
-        frame[name] = _one_value_each(table, {case_id: rows[case_id] for case_id in known}, name)
+        frame[name] = _one_value_each(table, {case_id: rows[case_id] for case_id in kept}, name)
     return frame
 
 

@@ -22,10 +22,11 @@ from mmsurv.errors import CohortError
 
 @dataclass(frozen=True)
 class Cohort:
-    """Cases with an outcome, and what else is known of them."""
+    """Cases with an outcome (or all, where outcomes are optional), and what else is known of them."""
 
     cases: pd.DataFrame
-    """Index case_id (sorted): time (months, > 0), event (bool), then the clinical columns asked for."""
+    """Index case_id (sorted): time (months, > 0), event (bool), then the clinical columns asked for. Where outcomes are
+    optional, a case without one has time NaN, and its event says nothing."""
     slides: pd.DataFrame
     """Columns slide_id, case_id, sorted by slide_id; slides of ``cases`` only, and in the store where one was given."""
     rna: pd.DataFrame | None
@@ -58,19 +59,22 @@ class Cohort:
         return replace(self, cases=cases, slides=slides, rna=rna, histology=histology)
 
 
-def load_cohort(options: CohortOptions, *, store_slides: Iterable[str] | None = None) -> Cohort:
+def load_cohort(
+    options: CohortOptions, *, store_slides: Iterable[str] | None = None, outcome_optional: bool = False
+) -> Cohort:
     """Read the tables and join them.
 
     Args:
         options: which tables, and what their columns mean.
         store_slides: ids of the slides that have features. Where the clinical table lists slides, those of them in
             the store are kept; where it does not, a slide's case follows from its id by ``options.id_rule``.
+        outcome_optional: for patients to predict: keep cases without an outcome, and read a table without outcomes.
 
     Raises:
         CohortError: a table cannot be believed (the message has file, row and column), no RNA profile belongs to a
             case, or no slide of the store does.
     """
-    clinical = read_clinical(options)
+    clinical = read_clinical(options, outcome_optional=outcome_optional)
     rna = read_rna(options) if options.rna else read_rna_of_clinical(clinical, options)
     in_store = None if store_slides is None else set(store_slides)
     listed, strangers = _listed_slides(clinical, in_store, options)
@@ -164,23 +168,27 @@ class _Join:
             reading={
                 "case": columns.case,
                 "slide": columns.slide,
-                "time": columns.outcome.time,
-                "event": columns.outcome.event,
-                "event_coding": options.event_coding,
-                "time_unit": options.time_unit,
+                **self._reading_of_outcome(options),
                 "id_rule": options.id_rule,
             },
             n_cases=len(cases),
             n_events=int(cases["event"].sum()),
-            months={
-                "least": float(cases["time"].min()),
-                "median": float(cases["time"].median()),
-                "greatest": float(cases["time"].max()),
-            },
+            months=_months(cases["time"].dropna()),
             cases_without_outcome=self.clinical.without_outcome,
             **self._of_slides(),
             **self._of_rna(),
         )
+
+    def _reading_of_outcome(self, options: CohortOptions) -> dict[str, str | None]:
+        outcome = self.clinical.columns.outcome
+        if outcome is None:
+            return {"time": None, "event": None, "event_coding": None, "time_unit": None}
+        return {
+            "time": outcome.time,
+            "event": outcome.event,
+            "event_coding": options.event_coding,
+            "time_unit": options.time_unit,
+        }
 
     def _of_slides(self) -> dict[str, Any]:
         if not self.slides_known:
@@ -215,6 +223,12 @@ class _Join:
             "rna_without_slides": _sorted(with_rna - with_slides) if self.slides_known else (),
             "rna_without_values": self.rna.without_values,
         }
+
+
+def _months(time: pd.Series) -> dict[str, float]:
+    if time.empty:
+        return {}
+    return {"least": float(time.min()), "median": float(time.median()), "greatest": float(time.max())}
 
 
 def _sorted(ids: Iterable[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class JoinReport:
     n_cases: int
     n_events: int
     months: Mapping[str, float]
-    """Least, median and greatest time."""
+    """Least, median and greatest time; empty where no case has an outcome."""
     cases_without_outcome: Sequence[str] = ()
 
     n_slides: int | None = None
@@ -75,8 +75,7 @@ class JoinReport:
         lines = [
             f"clinical  {_printable(self.clinical)}",
             f"          {read}",
-            f"cases     {self.n_cases}, {self.n_events} events; months {self.months['least']:g} to "
-            f"{self.months['greatest']:g}, median {self.months['median']:g}",
+            f"cases     {self.n_cases}, {self._outcomes()}",
         ]
         if self.n_slides is not None:
             lines.append(f"slides    {self.n_slides} of {self.n_cases_with_slides} cases")
@@ -86,6 +85,12 @@ class JoinReport:
         if self.n_cases_with_both is not None:
             lines.append(f"both      {self.n_cases_with_both} cases have slides and RNA")
         return lines
+
+    def _outcomes(self) -> str:
+        if not self.months:
+            return "without outcomes"
+        least, median, greatest = (self.months[name] for name in ("least", "median", "greatest"))
+        return f"{self.n_events} events; months {least:g} to {greatest:g}, median {median:g}"
 
     def _unjoined(self) -> list[str]:
         lists = {

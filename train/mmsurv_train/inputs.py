@@ -63,13 +63,20 @@ class Inputs:
         ]
 
 
-def join_tables(recipe: TrainRecipe, sources: Sources, *, only: Mapping[str, list[str]] | None = None) -> Inputs:
+def join_tables(
+    recipe: TrainRecipe,
+    sources: Sources,
+    *,
+    only: Mapping[str, list[str]] | None = None,
+    outcome_optional: bool = False,
+) -> Inputs:
     """Join the tables and keep what the model can score; no feature is read yet.
 
     Args:
         recipe: says what the model looks at.
         sources: tables and store.
         only: ``slides`` and ``cases`` of an earlier run, to which the cohort is restricted.
+        outcome_optional: keep cases without an outcome: they are to be predicted.
 
     Raises:
         ConfigError: the model needs RNA or tiles, and there is no table or store.
@@ -83,8 +90,11 @@ def join_tables(recipe: TrainRecipe, sources: Sources, *, only: Mapping[str, lis
     if (recipe.needs_tiles or sources.complete_cases) and sources.store is None:
         raise ConfigError(f"the model {recipe.model.name!r} needs tile features: name their store with --store.")
     store = open_store(sources.store) if sources.store is not None else None
-    options = with_columns(sources.cohort, recipe.clinical.columns)
-    whole = load_cohort(options, store_slides=None if store is None else store.slide_ids())
+    whole = load_cohort(
+        with_columns(sources.cohort, recipe.clinical.columns),
+        store_slides=None if store is None else store.slide_ids(),
+        outcome_optional=outcome_optional,
+    )
     left_out = {} if only else _left_out(whole, recipe, sources)
     cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, recipe, left_out)
     join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}

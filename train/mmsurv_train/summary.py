@@ -31,7 +31,7 @@ class Row:
 
 def rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
     """The parts in the order of the file's making, WSI before case."""
-    order = ("train", "validation", "test", "out-of-fold")
+    order = ("train", "validation", "test", "out-of-fold", "external")
     for part in sorted(metrics["parts"], key=order.index):
         for level in LEVEL_NAMES:
             found = metrics["parts"][part][level]

@@ -38,7 +38,9 @@ def test_help_loads_click_and_little_else() -> None:
     assert not loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("command", ["demo", "extract", "store", "cohort", "train", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "command", ["demo", "extract", "store", "cohort", "train", "evaluate", "compare", "predict", "report"]
+)
 def test_every_command_helps_without_loading_a_stage(command: str) -> None:
     loaded = modules_after(
         f"from mmsurv.cli import main\ntry:\n    main(['{command}', '--help'])\nexcept SystemExit as stop:\n"

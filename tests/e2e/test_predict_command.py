@@ -1,0 +1,242 @@
+"""``mmsurv predict`` as typed: a run's models and the patients of another cohort."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmsurv.cli import main
+from mmsurv.cohort import CohortOptions
+from mmsurv.store import create_store, open_store
+from mmsurv.store.testing import RECIPE as STORE_RECIPE
+from mmsurv.store.testing import make_record
+from mmsurv_train import run as runs
+from mmsurv_train.inputs import Sources
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.together import Configuration
+from mmsurv_train.train import train_all
+
+RECIPE = TrainRecipe(
+    model=ModelSettings(name="joint"),
+    fit=FitSettings(epochs=3, device="cpu"),
+    split=SplitSettings(fractions=(0.6, 0.2, 0.2)),
+    evaluate=EvaluateSettings(n_bootstrap=20),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs: split, folds (three folds of two networks each), rna (folds, without tiles)."""
+    folder = tmp_path_factory.mktemp("runs")
+    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
+    sources = Sources(cohort=cohort, store=str(study / "store"), complete_cases=True)
+    folds = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3))
+    recipes = {
+        "split": RECIPE,
+        "folds": dataclasses.replace(folds, fit=FitSettings(epochs=3, device="cpu", n_seeds=2)),
+        "rna": dataclasses.replace(folds, model=ModelSettings(name="rna")),
+    }
+    configurations = [Configuration(name=name, recipe=recipe) for name, recipe in recipes.items()]
+    places = {name: folder / name for name in recipes}
+    train_all(configurations, sources, places, checkpoint_folder=folder / ".checkpoint", command="mmsurv train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another hospital: 15 cases, two slides of the first five; the genes in another order, beside one more."""
+    folder = tmp_path_factory.mktemp("other")
+    rng = np.random.default_rng(5)
+    cases = [f"new-{i:02d}" for i in range(15)]
+    owners = [*cases, *cases[:5]]
+    names = [f"new-slide-{i:02d}" for i in range(len(owners))]
+    outcome = pd.DataFrame({"case_id": cases, "survival_months": rng.exponential(30, 15).round(2) + 1})
+    outcome["vital_status"] = [1, 1, 0] * 5
+    slides = pd.DataFrame({"slide_id": names, "case_id": owners})
+    slides.merge(outcome, on="case_id").to_csv(folder / "clinical.csv", index=False)
+    genes = pd.DataFrame(rng.normal(size=(15, 7)), columns=["Z", *"FEDCBA"])
+    genes.assign(case_id=cases).set_index("case_id").to_csv(folder / "rna.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        store = create_store(folder / "store", recipe=STORE_RECIPE, dim=8)
+        for index, name in enumerate(names):
+            store.write(make_record(name, tiles=6, seed=1000 + index))
+    return folder
+
+
+@pytest.fixture
+def mmsurv(capsys: pytest.CaptureFixture[str]):
+    """Run the command line; gives exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit, match=r"\d") as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(str(stop.value.code)), out, err
+
+    return run
+
+
+def data(folder: Path, **changes: Path) -> list[object]:
+    places = {name: folder / file for name, file in FILES.items()} | changes
+    return [word for name, place in places.items() for word in (f"--{name}", place)]
+
+
+FILES = {"store": "store", "clinical": "clinical.csv", "rna": "rna.csv"}
+
+
+def test_another_cohort_is_predicted_and_measured(mmsurv, trained, other, tmp_path) -> None:
+    code, out, err = mmsurv("predict", trained / "split", *data(other), "-o", tmp_path / "out")
+    assert (code, err) == (0, "not joined  nothing: every id has its partner\n")
+    lines = out.splitlines()
+    assert lines[0] == "joint: 15 cases, 20 slides predicted"
+    assert lines[1] == "genes: 6 of the model's 6 are there (coverage 100.0%), 1 others ignored"
+    assert lines[4].split()[:2] == ["external", "WSI"]
+    assert lines[5].split()[:2] == ["external", "case"]
+    names = {"predictions.csv", "case_predictions.csv", "metrics.json", "provenance.json", "genes.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    cases = pd.read_csv(tmp_path / "out" / "case_predictions.csv")
+    survival = ["survival_12", "survival_36", "survival_60"]
+    assert list(cases) == ["case_id", "seen", "risk", *survival, "has_wsi", "has_rna", "time", "event"]
+    assert (cases["survival_12"] > cases["survival_36"]).all()
+    assert (cases.sort_values("risk")["survival_12"].diff().dropna() <= 0).all()
+    assert cases["seen"].sum() == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    training = runs.read_run(trained / "split").metrics
+    assert metrics["method"]["tau_months"] == training["method"]["tau_months"]
+    assert metrics["risk_cut"] == training["risk_cut"]
+    assert metrics["parts"]["external"]["case"]["n"] == 15
+
+
+def test_a_runs_own_patients_get_its_own_risks_and_are_known(mmsurv, trained, study, tmp_path) -> None:
+    code, out, err = mmsurv("predict", trained / "split", *data(study), "-o", tmp_path / "out")
+    assert code == 0
+    run = runs.read_run(trained / "split")
+    found = runs.read_csv(tmp_path / "out" / "case_predictions.csv").set_index("case_id")
+    own = run.predictions.cases.set_index("case_id")
+    assert (found.loc[own.index, "risk"] == own["risk"]).all()  # to the last bit
+    assert ((found["seen"] == 1) == (own["part"] != "test")).all()
+    n_seen = int((own["part"] != "test").sum())
+    assert f"WARNING: {n_seen} of 37 cases are known to the models, so their risks are no prediction." in err
+    assert f"not measured: {n_seen} cases known to the models, 0 without outcome" in out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    case = metrics["parts"]["external"]["case"]
+    assert case["c_index"] == run.metrics["parts"]["test"]["case"]["c_index"]
+    survival = np.exp(-_hazard(run, 12) * np.exp(own["risk"]))
+    assert found.loc[own.index, "survival_12"].to_numpy() == pytest.approx(survival.to_numpy())
+
+
+def _hazard(run: runs.Run, months: float) -> float:
+    baseline = runs.read_csv(run.path / "baseline.csv")
+    return float(baseline["cumulative_hazard"][baseline["time"] <= months].iloc[-1])
+
+
+def test_of_folds_the_risk_is_the_mean_of_their_standardised_risks(mmsurv, trained, other, study, tmp_path) -> None:
+    code, out, _ = mmsurv("predict", trained / "folds", *data(other), "-o", tmp_path / "out")
+    assert code == 0
+    assert out.startswith("joint, mean of 3 folds: 15 cases, 20 slides predicted")
+    found = runs.read_csv(tmp_path / "out" / "case_predictions.csv")
+    assert {"risk", "risk_0", "risk_1"} <= set(found)
+    expected = []
+    for fold in runs.read_run(trained / "folds").folds():
+        mmsurv("predict", fold.path, *data(other), "-o", tmp_path / fold.name)
+        risk = runs.read_csv(tmp_path / fold.name / "case_predictions.csv")["risk"]
+        training = fold.predictions.part("train").cases["risk"]
+        expected.append((risk - training.mean()) / training.std(ddof=0))
+    assert found["risk"].to_numpy() == pytest.approx(np.mean(expected, axis=0))
+    _, _, err = mmsurv("predict", trained / "folds", *data(study), "-o", tmp_path / "known")
+    assert "WARNING: 37 of 37 cases are known to the models" in err
+    assert not (tmp_path / "known" / "metrics.json").exists()
+
+
+def test_a_cohort_without_outcomes_is_predicted_and_not_measured(mmsurv, trained, other, tmp_path) -> None:
+    table = pd.read_csv(other / "clinical.csv").drop(columns=["survival_months", "vital_status"])
+    table.to_csv(tmp_path / "clinical.csv", index=False)
+    chosen = data(other, clinical=tmp_path / "clinical.csv")
+    code, out, err = mmsurv("predict", trained / "split", *chosen, "-o", tmp_path / "out")
+    assert code == 0
+    assert "WARNING: No case has an outcome, so nothing is measured." in err
+    assert "C-index" not in out
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert "time" not in pd.read_csv(tmp_path / "out" / "case_predictions.csv")
+
+
+def test_a_model_without_tiles_needs_no_store(mmsurv, trained, other, tmp_path) -> None:
+    chosen = ["--clinical", other / "clinical.csv", "--rna", other / "rna.csv"]
+    code, out, _ = mmsurv("predict", trained / "rna", *chosen, "--json", "-o", tmp_path / "out")
+    assert code == 0
+    assert json.loads(out)["metrics"]["kind"] == "external"
+
+
+def test_missing_genes_are_named_and_too_many_refused(mmsurv, trained, other, tmp_path) -> None:
+    pd.read_csv(other / "rna.csv").drop(columns=["C"]).to_csv(tmp_path / "rna.csv", index=False)
+    chosen = data(other, rna=tmp_path / "rna.csv")
+    code, _, err = mmsurv("predict", trained / "split", *chosen, "-o", tmp_path / "out")
+    assert code == 1
+    assert "83.3% of the model's genes are there, and at least 90.0% are asked for" in err
+    assert not (tmp_path / "out").exists()
+    code, out, err = mmsurv("predict", trained / "split", *chosen, "--min-gene-coverage", 0.8, "-o", tmp_path / "out")
+    assert code == 0
+    assert "WARNING: 1 of the model's 6 genes are missing and take their training median: C." in err
+    assert "genes: 5 of the model's 6 are there (coverage 83.3%)" in out
+    genes = pd.read_csv(tmp_path / "out" / "genes.csv").set_index("gene")["status"]
+    assert genes[genes == "missing"].index.tolist() == ["C"]
+
+
+def test_another_normalisation_is_said_aloud(mmsurv, trained, other, tmp_path) -> None:
+    table = pd.read_csv(other / "rna.csv", index_col=0)
+    (2 ** (table + 5)).to_csv(tmp_path / "rna.csv")
+    chosen = data(other, rna=tmp_path / "rna.csv")
+    _, _, err = mmsurv("predict", trained / "split", *chosen, "-o", tmp_path / "out")
+    assert "WARNING: The RNA is not on the training part's scale" in err
+    assert "Another normalisation?" in err
+    _, _, err = mmsurv("predict", trained / "split", *chosen, "--rna-log2", "-o", tmp_path / "log2")
+    assert "WARNING: The run's RNA was read without --rna-log2, and this table otherwise." in err
+
+
+def test_a_store_of_another_recipe_is_refused_field_by_field(mmsurv, trained, other, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = json.loads(json.dumps(STORE_RECIPE))
+    name = next(key for key, value in recipe.items() if isinstance(value, dict))
+    recipe[name]["something"] = 7
+    store = create_store(tmp_path / "store", recipe=recipe, dim=8)
+    for slide_id in open_store(other / "store").slide_ids():
+        store.write(make_record(slide_id, tiles=6))
+    code, _, err = mmsurv("predict", trained / "split", *data(other, store=tmp_path / "store"), "-o", tmp_path / "out")
+    assert code == 1
+    assert "RecipeMismatchError" in err
+    assert f"{name}.something  – → 7" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_slide_under_another_name_is_known(mmsurv, trained, other, study, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    own = runs.read_run(trained / "split").predictions
+    twin = own.slides[own.slides["part"] == "train"]["slide_id"].iloc[0]
+    shutil.copytree(other / "store", tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    store.record_path("new-slide-07").unlink()
+    record = open_store(study / "store").read(twin)
+    store.write(dataclasses.replace(make_record("new-slide-07", tiles=6), features=record.features))
+    _, out, err = mmsurv("predict", trained / "split", *data(other, store=store.path), "-o", tmp_path / "out")
+    assert "WARNING: 1 of 15 cases are known to the models" in err
+    assert f"new-07: its slide new-slide-07 has the features of {twin} of the training or validation part" in err
+    assert "not measured: 1 cases known to the models" in out
+
+
+def test_the_record_says_which_models_and_which_data(mmsurv, trained, other, tmp_path) -> None:
+    mmsurv("predict", trained / "folds", *data(other), "-o", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert record["command"].startswith(f"mmsurv predict {trained / 'folds'} --store ")
+    assert set(record["run"]["models"]) == {"fold-0", "fold-1", "fold-2"}
+    assert record["genes"] == {**record["genes"], "of_the_model": 6, "missing": [], "coverage": 1.0, "extra": 1}
+    assert record["digests"]["store"] == open_store(other / "store").recipe_sha256
+    code, _, err = mmsurv("predict", trained / "folds", *data(other), "-o", tmp_path / "out")
+    assert code == 1
+    assert "is not empty" in err or "already holds a run" in err

@@ -1,0 +1,90 @@
+"""Risks of several models on one scale, and the survival they stand for.
+
+Owns the mean over the folds of a cross-validation: each fold's risks are standardised by its own training part, as its
+test risks are when folds are pooled, so nothing of the new patients goes into a scale. Survival is that of each
+model's own baseline hazard and own risk, and the mean of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mmsurv.errors import RunError
+from mmsurv_train import crossval, seeds
+from mmsurv_train import run as runs
+from mmsurv_train.predict import RiskTables
+from mmsurv_train.run import Run
+
+MONTHS = (12, 36, 60)
+"""When the chance to be alive is written."""
+
+
+def one_scale(run: Run, tables: Sequence[RiskTables]) -> RiskTables:
+    """The risks of the run's model, or the mean of its folds' standardised risks.
+
+    Args:
+        run: of one split or a cross-validation.
+        tables: of its one model, or of each fold's, on their own scales; the same rows in the same order.
+    """
+    if run.kind == runs.RUN:
+        (table,) = tables
+        return table
+    folds = folds_of(run)
+    return RiskTables(
+        slides=_mean(folds, [table.slides for table in tables]), cases=_mean(folds, [table.cases for table in tables])
+    )
+
+
+def folds_of(run: Run) -> list[crossval.Fold]:
+    """The folds of a cross-validation, with the scales of their training parts."""
+    return [
+        crossval.Fold(k=k, predictions=fold.predictions, metrics=fold.metrics)
+        for k, fold in zip(run.config["folds"], run.folds(), strict=True)
+    ]
+
+
+def risk_cut(run: Run) -> float:
+    """Where risk groups are cut: the training median; of folds the mean of theirs on their standard scales."""
+    if run.kind == runs.RUN:
+        return float(run.metrics["risk_cut"])
+    scales = [(fold.metrics["risk_cut"], *fold.scale()) for fold in folds_of(run)]
+    return float(np.mean([(cut - mean) / spread for cut, mean, spread in scales]))
+
+
+def survival(members: Sequence[Run], tables: Sequence[RiskTables]) -> pd.DataFrame:
+    """The chance of each case to be alive at :data:`MONTHS`, columns survival_12, …; index case_id.
+
+    NaN beyond the last death of a model's training part, where its baseline hazard knows nothing.
+    """
+    found = [_survival(member, table.cases) for member, table in zip(members, tables, strict=True)]
+    values = np.mean([table.to_numpy() for table in found], axis=0)
+    return pd.DataFrame(values, index=found[0].index, columns=found[0].columns)
+
+
+def _mean(folds: Sequence[crossval.Fold], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    result = tables[0].copy()
+    for column in ("risk", *seeds.network_columns(result)):
+        scales = [fold.scale(column) for fold in folds]
+        scaled = [(table[column].to_numpy(float) - mean) / spread
+                  for table, (mean, spread) in zip(tables, scales, strict=True)]  # fmt: skip
+        result[column] = np.mean(scaled, axis=0)
+    return result
+
+
+def _survival(member: Run, cases: pd.DataFrame) -> pd.DataFrame:
+    source = member.path / runs.BASELINE
+    baseline = runs.read_csv(source)
+    if not {"time", "cumulative_hazard"} <= set(baseline.columns):
+        raise RunError(f"{source}: the columns time and cumulative_hazard are expected. Train the run again.")
+    risk = cases["risk"].to_numpy(float)
+    columns = {}
+    for months in MONTHS:
+        past = baseline["cumulative_hazard"][baseline["time"] <= months]
+        hazard = float(past.iloc[-1]) if len(past) else 0.0
+        with np.errstate(over="ignore"):  # a hazard without bound is a survival of 0
+            alive = np.exp(-hazard * np.exp(risk)) if hazard else np.ones(len(risk))
+        columns[f"survival_{months}"] = alive if months <= baseline["time"].max() else np.full(len(risk), np.nan)
+    return pd.DataFrame(columns, index=pd.Index(cases["case_id"], name="case_id"))
