@@ -31,8 +31,19 @@ class CrossAttention(nn.Module):
 
     feature_mean: Tensor
     feature_sd: Tensor
+    basis: Tensor | None
+    """What keys and values see of standardised features, (M, K, D); None: the features themselves."""
 
-    def __init__(self, *, feature_dim: int, dim: int, heads: int = 1, networks: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        feature_dim: int,
+        dim: int,
+        heads: int = 1,
+        networks: int = 1,
+        dropout: float = 0.0,
+        components: int = 0,
+    ) -> None:
         """
         Args:
             feature_dim: width of a tile's features.
@@ -41,13 +52,17 @@ class CrossAttention(nn.Module):
             networks: how many attend beside one another, each with parameters of its own.
             dropout: rate at which attention weights are dropped by ``forward`` while training, from torch's global
                 random state. Survival models drop by seeds of their own instead.
+            components: K of the features' components that keys and values are made of (``basis``, which is set from
+                outside); 0: of the features.
         """
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim ({dim}) must be a multiple of heads ({heads})")
         self.heads, self.dropout = heads, dropout
-        self.key = Linear(networks, feature_dim, dim, bias=False)
-        self.value = Linear(networks, feature_dim, dim)
+        self.key = Linear(networks, components or feature_dim, dim, bias=False)
+        self.value = Linear(networks, components or feature_dim, dim)
+        self.feature_dim = feature_dim
+        self.register_buffer("basis", torch.zeros(networks, components, feature_dim) if components else None)
         self.register_buffer("feature_mean", torch.zeros(networks, feature_dim))
         self.register_buffer("feature_sd", torch.ones(networks, feature_dim))
         for layer in (self.key, self.value):
@@ -57,6 +72,10 @@ class CrossAttention(nn.Module):
         """Take mean and standard deviation (all above zero) of the training part's tiles; (D,) for all networks."""
         self.feature_mean.copy_(mean_MD)
         self.feature_sd.copy_(sd_MD)
+
+    def _of_features(self, layer: Linear) -> Tensor:
+        """The weights of a layer as it sees standardised features, (M, E, D)."""
+        return layer.weight if self.basis is None else torch.bmm(layer.weight, self.basis)
 
     def absorbs(self, n_queries: int) -> bool:
         """Whether keys and values are left unformed; with many queries or heads forming them is less work."""
@@ -68,7 +87,7 @@ class CrossAttention(nn.Module):
         What the tiles answer, z and s of ``pool.softmax_pool``, goes to ``answer``.
         """
         query_MBQHF = query_MBQE.unflatten(3, (self.heads, -1))
-        key_MED = self.key.weight / (math.sqrt(query_MBQHF.shape[4]) * self.feature_sd[:, None])
+        key_MED = self._of_features(self.key) / (math.sqrt(query_MBQHF.shape[4]) * self.feature_sd[:, None])
         if self.heads == 1:
             query_MXE = query_MBQE.flatten(1, 2)
             u_MXD = torch.bmm(query_MXE, key_MED) if len(key_MED) > 1 else (query_MXE[0] @ key_MED[0])[None]
@@ -78,7 +97,7 @@ class CrossAttention(nn.Module):
 
     def answer(self, z_MBRD: Tensor, s_MBR: Tensor) -> Tensor:
         """Weighted means of the values, (M, B, Q, E), from the weighted sums of the raw features."""
-        value_MHFD = (self.value.weight / self.feature_sd[:, None]).unflatten(1, (self.heads, -1))
+        value_MHFD = (self._of_features(self.value) / self.feature_sd[:, None]).unflatten(1, (self.heads, -1))
         shift_MHF = torch.einsum("mhfd,md->mhf", value_MHFD, self.feature_mean)
         assert self.value.bias is not None
         bias_MHF = self.value.bias.unflatten(1, (self.heads, -1)) - shift_MHF
@@ -109,7 +128,7 @@ class CrossAttention(nn.Module):
         Raises:
             ValueError: an empty bag, a bag of another width, or not one bag for each row of queries.
         """
-        bags = as_bags(bags, feature_dim=self.key.weight.shape[2])
+        bags = as_bags(bags, feature_dim=self.feature_dim)
         networks, batch, queries, _ = query_MBQE.shape
         if len(bags.lengths) != batch:
             raise ValueError(f"{batch} rows of queries need as many bags, not {len(bags.lengths)}")
@@ -133,6 +152,8 @@ class CrossAttention(nn.Module):
         outs = []
         for b, bag_ND in _whole(bags, query_MBQE):
             x_MND = (bag_ND - self.feature_mean[:, None]) / self.feature_sd[:, None]
+            if self.basis is not None:
+                x_MND = torch.bmm(x_MND, self.basis.mT)
             query_MHQF, key_MHNF, value_MHNF = (
                 part_MXE.unflatten(2, (self.heads, -1)).transpose(1, 2)
                 for part_MXE in (query_MBQE[:, b], self.key(x_MND), self.value(x_MND))
@@ -153,7 +174,7 @@ class AttentionPooling(CrossAttention):
 
     def pool(self, bags: TileBags | Sequence[Tensor], *, weights: list[Tensor] | None = None) -> Tensor:
         """Weighted means of the values by each learnt query, (M, B, Q, E); raises as ``forward`` does."""
-        bags = as_bags(bags, feature_dim=self.key.weight.shape[2])
+        bags = as_bags(bags, feature_dim=self.feature_dim)
         return self(self.query.expand(-1, len(bags.lengths), -1, -1), bags, weights=weights)
 
 

@@ -245,7 +245,9 @@ class _Preparation:
     def _frozen(self, job: FitJob, train: list[str], preprocess: Preprocess) -> Frozen:
         recipe = job.recipe
         late = recipe.model.name == "late"
-        key = (id(preprocess), tuple(train), late, recipe.has_base, recipe.inputs, recipe.model.rna_components)
+        model = recipe.model
+        components = (model.name, model.rna_components, model.tile_components)
+        key = (id(preprocess), tuple(train), late, recipe.has_base, recipe.inputs, components)
         if key not in self._kept_frozen:
             self._kept_frozen[key] = fit_frozen(recipe, train, preprocess, self.cohort, self.bags)
         return self._kept_frozen[key]

@@ -18,8 +18,21 @@ class Frozen:
 
     components: np.ndarray | None = None
     """(K, G): ``rna @ components.T`` are principal components of variance 1 over the training patients."""
+    tile_components: np.ndarray | None = None
+    """(K, D): the same of standardised tile features, all divided by the standard deviation of the first."""
     base: FittedStack | None = None
     """The regression whose risk the network adds to."""
+
+
+def tile_components(covariance_DD: np.ndarray, k: int) -> np.ndarray:
+    """The first k principal components of standardised tile features, (k, D) float64, in units of the first's spread.
+
+    The first has variance 1; later ones keep their smaller share, so that what varies little cannot shout.
+    """
+    spread_D, axes_DD = np.linalg.eigh(covariance_DD)
+    axes_KD = axes_DD[:, ::-1][:, :k].T
+    signs_K = np.sign(axes_KD[np.arange(len(axes_KD)), np.abs(axes_KD).argmax(1)])
+    return axes_KD * (signs_K / np.sqrt(max(spread_D[-1], np.finfo(float).tiny)))[:, None]
 
 
 def principal_components(rna_BG: np.ndarray, k: int) -> np.ndarray:

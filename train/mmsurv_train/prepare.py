@@ -18,7 +18,7 @@ from mmsurv_train.clinical import ClinicalCoding
 from mmsurv_train.dims import Dims
 from mmsurv_train.discrete import time_edges
 from mmsurv_train.floors.stacked import fit_stack
-from mmsurv_train.frozen import Frozen, principal_components
+from mmsurv_train.frozen import Frozen, principal_components, tile_components
 from mmsurv_train.gene_sets import read_gene_sets
 from mmsurv_train.modalities import Modality
 from mmsurv_train.models.known import Known
@@ -59,6 +59,10 @@ def fit_scales(
     return found
 
 
+COVARIANCE_TILES = 50_000
+"""Tiles from which components are made: a thousand times as many as components, in a second."""
+
+
 def dims_of(recipe: TrainRecipe, preprocess: Preprocess) -> Dims:
     """What a network of the recipe is built for on these scales."""
     return Dims(
@@ -84,6 +88,12 @@ def fit_frozen(
         values, has = values_of(train, ("rna",), preprocess, recipe, cohort, bags)
         k = min(recipe.model.rna_components, preprocess.n_genes)
         components = principal_components(values["rna"][has["rna"]], k)
+    of_tiles = None
+    if recipe.model.name == "cross-attention" and recipe.model.tile_components:
+        assert bags is not None
+        slides = slides_of(cohort, bags)
+        covariance_DD = _tile_covariance([one for case in train for one in slides.get(case, [])], preprocess, bags)
+        of_tiles = tile_components(covariance_DD, min(recipe.model.tile_components, preprocess.feature_dim))
     late = recipe.model.name == "late"
     if late or recipe.has_base:
         modalities = [name for name in recipe.inputs if late or name != "wsi"]
@@ -91,7 +101,20 @@ def fit_frozen(
         outcomes = cohort.cases.loc[list(train)]
         time_B, event_B = outcomes["time"].to_numpy(float), outcomes["event"].to_numpy(bool)
         base = fit_stack(values, time_B, event_B, train, has)
-    return Frozen(components=components, base=base)
+    return Frozen(components=components, tile_components=of_tiles, base=base)
+
+
+def _tile_covariance(slides: Sequence[str], preprocess: Preprocess, bags: Bags) -> np.ndarray:
+    """Covariance (D, D) of standardised features over the first rows of each slide, a uniform sample of it."""
+    drawn = bags.draw([[slide] for slide in slides], size=max(1, COVARIANCE_TILES // len(slides)))
+    total_DD, n_tiles = torch.zeros(bags.dim, bags.dim, dtype=torch.float64), 0
+    mean_D, sd_D = (torch.from_numpy(value).float() for value in (preprocess.feature_mean, preprocess.feature_sd))
+    for pieces in drawn.pieces(range(len(slides))):
+        for piece_nD in pieces:
+            x_nD = (piece_nD.cpu().float() - mean_D) / sd_D
+            total_DD += (x_nD.T @ x_nD).double()
+            n_tiles += len(x_nD)
+    return (total_DD / n_tiles).numpy()
 
 
 def values_of(

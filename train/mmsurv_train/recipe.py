@@ -51,6 +51,9 @@ class ModelSettings:
     rna_components: int = 0
     """The query of cross-attention sees so many first principal components of the training part's RNA, each of variance
     1; 0: all genes."""
+    tile_components: int = 0
+    """Keys and values of cross-attention see so many first principal components of the training part's standardised
+    tile features, all on one scale; 0: the features themselves."""
     base: Literal["none", "ridge"] = "none"
     """What a model with tiles adds to: none; ridge: the risk of a penalised Cox regression on its RNA and clinical
     variables, fitted before and out of fold for the training patients. Then the network sees these inputs nowhere else

@@ -46,7 +46,11 @@ class CrossAttentionFusion(SurvivalModel):
             )
         self.query_stand_in = StandIn(networks, first.dim, "rna") if may_lack(settings) else None
         self.cross_attention = CrossAttention(
-            feature_dim=dims.features, dim=first.dim, heads=first.heads, networks=networks
+            feature_dim=dims.features,
+            dim=first.dim,
+            heads=first.heads,
+            networks=networks,
+            components=min(first.tile_components, dims.features),
         )
         self.image_stand_in = StandIn(networks, first.dim, "wsi") if may_lack(settings) else None
         self.beside = Beside(settings, dims, self.noise, rna=first.head == "image+rna")
@@ -62,6 +66,9 @@ class CrossAttentionFusion(SurvivalModel):
         for m, one in enumerate(frozen):
             if self.components is not None and one.components is not None:
                 self.components[m] = torch.from_numpy(one.components)
+            basis = self.cross_attention.basis
+            if basis is not None and one.tile_components is not None:
+                basis[m] = torch.from_numpy(one.tile_components)
 
     @property
     def rows(self) -> int:

@@ -22,6 +22,7 @@ OWNERS: dict[str, tuple[ModelName, ...]] = {
     "query": CROSS,
     "query_hidden": CROSS,
     "rna_components": CROSS,
+    "tile_components": CROSS,
     "head": CROSS,
     "attention_dropout": (*CROSS, *SEES_TILES),
     "attention_hidden": ("tanh-cross-attention", "abmil", "patch-gcn"),
