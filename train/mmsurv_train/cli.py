@@ -14,7 +14,7 @@ import click
 
 from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
-from mmsurv_train.options import memory_option, overlay, setting_options, train_recipe_names
+from mmsurv_train.options import memory_option, overlay, recipe_of, setting_options, train_recipe_names
 from mmsurv_train.recipe import load_train_recipe
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -24,10 +24,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 @click.command()
 @click.option(
     "--recipe",
-    default="default",
-    show_default=True,
     metavar="NAME|PATH",
-    help=f"A shipped recipe ({', '.join(train_recipe_names())}) or a TOML file; one with a grid is for mmsurv sweep.",
+    help=f"A shipped recipe ({', '.join(train_recipe_names())}) or a TOML file; one with a grid is for mmsurv sweep. "
+    "[default: the one of --model's name, or default]",
 )
 @click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1.")  # fmt: skip
 @setting_options
@@ -41,7 +40,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 def train(
     context: click.Context,
     cohort_options: CohortOptions,
-    recipe: str,
+    recipe: str | None,
     row: str | None,
     store: str | None,
     complete_cases: bool,
@@ -65,7 +64,7 @@ def train(
     from mmsurv_train.train import train as train_run
     from mmsurv_train.watching import watching
 
-    settings = overlay(load_train_recipe(recipe, row=row), overrides)
+    settings = overlay(load_train_recipe(recipe_of(recipe, overrides["model"]), row=row), overrides)
     sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
     with watching() as watch:
         run = train_run(settings, sources, out, command=command_line(context), **watch.callbacks())

@@ -87,6 +87,7 @@ def join_tables(
     from mmsurv.cohort import load_cohort
     from mmsurv.store import open_store
 
+    recipe.require_complete()
     if (recipe.needs_tiles or sources.complete_cases) and sources.store is None:
         raise ConfigError(f"the model {recipe.model.name!r} needs tile features: name their store with --store.")
     store = open_store(sources.store) if sources.store is not None else None

@@ -49,6 +49,11 @@ def train_recipe_names() -> list[str]:
     return [name for name in recipe_names(RECIPES) if not load_recipe(name, RECIPES)[0].get("grid")]
 
 
+def recipe_of(name: str | None, model: str | None) -> str:
+    """The recipe that was named; otherwise the shipped one of the model that was, or ``default``."""
+    return name or (model if model in recipe_names(RECIPES) else None) or "default"
+
+
 def setting_options(command: Command) -> Command:
     """Add the options of :data:`OVERRIDES`; the command receives each by its name, None where it was not given."""
     options = [

@@ -1,7 +1,7 @@
 """What a training run is told: model, bags, RNA, fitting, split and evaluation.
 
-Owns the settings and their checks, and the reading of training recipes; imports no torch. The defaults of the
-classes are the recipe ``default``; docs/recipes.md says where the values of the paper's recipes come from.
+Owns the settings and their checks, and the reading of training recipes; imports no torch. docs/recipes.md says where
+the values of the shipped recipes come from.
 """
 
 from __future__ import annotations
@@ -320,21 +320,28 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         name, bags = self.model.name, self.bags
         _check(
-            "clinical" not in self.inputs or bool(self.clinical.columns),
-            f"the model {name} looks at clinical variables and clinical.columns names none: add --clinical-variable",
-        )
-        _check(
             name != "late" or self.fit.loss != "nll",
             "the model late is a Cox regression: fit.loss must be cox-efron or cox-breslow",
-        )
-        _check(
-            name != "co-attention" or self.model.gene_sets is not None,
-            "the model co-attention needs gene sets: name a GMT file with --gene-sets (model.gene_sets)",
         )
         _check(
             name != "patch-gcn" or (bags.size == 0 and bags.at_prediction == "all"),
             "the model patch-gcn needs bags.size = 0: neighbours of a few drawn tiles are not neighbours on the slide",
         )
+
+    def require_complete(self) -> None:
+        """Check what a shipped recipe cannot know, and the user must name.
+
+        Raises:
+            ConfigError: clinical variables or gene sets are needed and not named.
+        """
+        name = self.model.name
+        if "clinical" in self.inputs and not self.clinical.columns:
+            raise ConfigError(
+                f"the model {name} looks at clinical variables, and none are named: add --clinical-variable COLUMN "
+                "(clinical.columns)."
+            )
+        if name == "co-attention" and self.model.gene_sets is None:
+            raise ConfigError("the model co-attention needs gene sets: name a GMT file, --gene-sets (model.gene_sets).")
 
     @property
     def inputs(self) -> tuple[Modality, ...]:

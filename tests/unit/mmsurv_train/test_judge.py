@@ -10,7 +10,7 @@ from mmsurv_train.judge import Judge
 from mmsurv_train.recipe import FitSettings
 
 TIME, EVENT = np.array([1.0, 2.0, 3.0]), np.array([True, True, False])
-GOOD, FAIR, BAD = torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.0, 1.0, 2.0])
+GOOD, FAIR, BAD = (torch.tensor(risk)[:, None] for risk in ([3.0, 2.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 2.0]))
 
 
 def judged(risks, **settings):
@@ -32,6 +32,14 @@ def test_by_c_index_the_loss_breaks_ties():
     assert judge.best_epoch == 3
 
 
+def test_the_last_epoch_may_be_taken_whatever_the_validation_patients_say():
+    judge, better = judged([GOOD, BAD], select="last", patience=1, epochs=3)
+    assert better == [True, True]
+    assert not judge.is_done  # it does not wait for a better one
+    judge.hear({"epoch": 3, "loss": 1.0}, FAIR)
+    assert (judge.is_done, judge.best_epoch) == (True, 3)
+
+
 def test_it_stops_after_as_many_epochs_without_a_better_one():
     judge, _ = judged([GOOD, BAD], patience=2)
     assert not judge.is_done
@@ -47,7 +55,7 @@ def test_it_stops_after_the_last_epoch():
 def test_risks_that_are_not_finite_are_not_judged():
     judge, _ = judged([GOOD])
     with pytest.raises(FloatingPointError, match="not finite"):
-        judge.hear({"epoch": 2, "loss": 1.0}, torch.tensor([0.0, float("nan"), 0.0]))
+        judge.hear({"epoch": 2, "loss": 1.0}, torch.tensor([[0.0], [float("nan")], [0.0]]))
     assert len(judge.history) == 1
 
 

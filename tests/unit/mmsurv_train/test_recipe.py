@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from mmsurv.config import dump_toml, from_table, load_toml, recipe_names, to_table
 from mmsurv.errors import ConfigError
 from mmsurv_train.cli import train
-from mmsurv_train.options import train_recipe_names
+from mmsurv_train.modalities import MODELS
+from mmsurv_train.options import recipe_of, train_recipe_names
 from mmsurv_train.recipe import (
     RECIPES,
     BagSettings,
@@ -33,12 +34,12 @@ TABLE2 = {
 
 
 def test_the_shipped_recipes():
-    assert recipe_names(RECIPES) == ["bag-size", "default", "table1", "table2"]
+    assert {*MODELS, "bag-size", "default", "table1", "table2"} - {"cross-attention"} == set(recipe_names(RECIPES))
 
 
 def test_the_help_of_train_names_the_shipped_recipes_it_takes():
     names = train_recipe_names()
-    assert names == ["default", "table1", "table2"]
+    assert {"default", "table1", "table2"} < set(names)
     assert f"({', '.join(names)})" in " ".join(CliRunner().invoke(train, ["--help"]).output.split())
     for name in set(recipe_names(RECIPES)) - set(names):
         with pytest.raises(ConfigError, match="has a grid, so it is many settings: train them all with mmsurv sweep"):
@@ -57,8 +58,17 @@ def test_an_unknown_table_is_compared_with_all_a_recipe_may_hold(tmp_path, table
         load_train_recipe(str(path))
 
 
-def test_default_recipe_says_what_the_defaults_are():
-    assert load_train_recipe("default") == TrainRecipe()
+def test_every_model_has_a_recipe_of_its_name_and_the_default_is_cross_attention():
+    for name in MODELS:
+        assert load_train_recipe(recipe_of(None, name)).model.name == name
+    assert recipe_of(None, None) == recipe_of(None, "cross-attention") == "default"
+    assert recipe_of("table1", "joint") == "table1"
+
+
+@pytest.mark.parametrize(("name", "message"), [("clinical", "--clinical-variable"), ("co-attention", "--gene-sets")])
+def test_what_a_recipe_cannot_know_is_asked_for(name, message):
+    with pytest.raises(ConfigError, match=message):
+        load_train_recipe(name).require_complete()
 
 
 @pytest.mark.parametrize(("row", "batch"), [("batch128", 128), ("batch256", 256)])

@@ -36,7 +36,7 @@ def test_configurations_that_need_the_same_data_share_a_pass(sources, passes, tm
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="mmsurv sweep")
     assert [len(jobs) for jobs in passes] == [6, 3]
     assert list(found) == ["slow", "fast", "wsi"]
-    assert [run.metrics["model"] for run in found.values()] == ["joint", "joint", "wsi"]
+    assert [run.metrics["model"] for run in found.values()] == ["joint", "joint", "wsi-mean"]
     alone = train(RECIPE, sources, tmp_path / "alone", command="")
     np.testing.assert_allclose(alone.predictions.cases["risk"], found["slow"].predictions.cases["risk"], atol=1e-3)
     assert not (tmp_path / "unfinished").exists()

@@ -87,4 +87,4 @@ def test_every_pass_has_bars_of_its_own(bars, capsys) -> None:
         ("Training 3 models", 35, 35),
         ("Training", 1, 10),
     ]
-    assert "joint, wsi: 2 cases" in capsys.readouterr().err
+    assert "joint, wsi-mean: 2 cases" in capsys.readouterr().err
