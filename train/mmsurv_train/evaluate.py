@@ -149,6 +149,8 @@ def _compare(run: Run, scored: Scored) -> list[str]:
     ]
     if scored.baseline is not None:
         lines += _compare_bytes(run, runs.BASELINE, runs.csv_bytes(scored.baseline))
+    if scored.floors is not None:
+        lines += _compare_bytes(run, runs.FLOOR_PREDICTIONS, runs.csv_bytes(scored.floors.predictions))
     return lines
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mmsurv_train.floors.stacked import FittedStack
 
@@ -29,7 +30,8 @@ def tile_components(covariance_DD: np.ndarray, k: int) -> np.ndarray:
 
     The first has variance 1; later ones keep their smaller share, so that what varies little cannot shout.
     """
-    spread_D, axes_DD = np.linalg.eigh(covariance_DD)
+    with threadpool_limits(1, user_api="blas"):
+        spread_D, axes_DD = np.linalg.eigh(covariance_DD)
     axes_KD = axes_DD[:, ::-1][:, :k].T
     signs_K = np.sign(axes_KD[np.arange(len(axes_KD)), np.abs(axes_KD).argmax(1)])
     return axes_KD * (signs_K / np.sqrt(max(spread_D[-1], np.finfo(float).tiny)))[:, None]
@@ -42,7 +44,8 @@ def principal_components(rna_BG: np.ndarray, k: int) -> np.ndarray:
     patients do not have are 0.
     """
     centred_BG = np.asarray(rna_BG, np.float64) - np.mean(rna_BG, axis=0, dtype=np.float64)
-    _, spread_R, axes_RG = np.linalg.svd(centred_BG, full_matrices=False)
+    with threadpool_limits(1, user_api="blas"):  # another number of threads might sum in another order
+        _, spread_R, axes_RG = np.linalg.svd(centred_BG, full_matrices=False)
     spread_R = spread_R / np.sqrt(len(rna_BG))
     known = min(k, int((spread_R > 1e-9 * spread_R.max(initial=0.0)).sum()))
     axes_KG = axes_RG[:known]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,8 @@ class Inputs:
     """The cohort's join report, and how many cases the model cannot score."""
     left_out: dict[str, list[str]]
     """Cases with an outcome that are not used, by what they lack."""
+    floors: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Floors that were fitted on these data (``results``), so that configurations share them."""
 
     def notices(self, model: str) -> list[str]:
         """Lines for people: what did not join, and which cases the model cannot use."""

@@ -265,6 +265,8 @@ class SplitSettings:
 class EvaluateSettings:
     """[evaluate]: how results are measured."""
 
+    floors: bool = True
+    """Fit penalised Cox regressions on the same patients and inputs, and show them beside the model."""
     n_bootstrap: int = 1000
     """Draws of patients for the intervals; 0 = no intervals."""
     confidence: float = 0.95

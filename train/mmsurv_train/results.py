@@ -6,15 +6,23 @@ fitted model in ``train`` and the saved one in ``evaluate``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmsurv import provenance
+from mmsurv.config import to_table
+from mmsurv.errors import SplitError
 from mmsurv_train import crossval, scores, strata, survival
+from mmsurv_train.floors.beside import Floors, fit_floors
+from mmsurv_train.floors.measured import fold_means, measure_floors, pool_floors
 from mmsurv_train.inputs import Inputs
 from mmsurv_train.recipe import TrainRecipe
+
+logger = logging.getLogger("mmsurv")
 
 if TYPE_CHECKING:
     from mmsurv.split import Split
@@ -33,6 +41,8 @@ class Scored:
     """How the cohort's cases are parted for strata."""
     baseline: pd.DataFrame | None = None
     """Of the one model; None for pooled folds."""
+    floors: Floors | None = None
+    """What simple models come to on the same patients; None where the recipe asks for none, or none can be fitted."""
 
 
 def score(recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables) -> Scored:
@@ -43,13 +53,38 @@ def score(recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables) ->
         predictions, recipe.evaluate, model=recipe.model.name, network_seeds=recipe.fit.seeds, chosen=chosen
     )
     curves = scores.predicted_survival(predictions).curves
+    floors = _floors(recipe, data, split)
+    measured["floors"] = {}
+    if floors is not None:
+        compared = scores.reference(predictions.part("train").cases, recipe.evaluate)
+        measured["floors"] = measure_floors(floors, predictions.part("test").cases, "test", compared, recipe.evaluate)
     return Scored(
         predictions=predictions,
         metrics=measured,
         survival=survival.survival_table(predictions.cases, curves, recipe.evaluate.times_months),
         chosen=chosen,
         baseline=survival.baseline_table(predictions.part("train").cases),
+        floors=floors,
     )
+
+
+def _floors(recipe: TrainRecipe, data: Inputs, split: Split) -> Floors | None:
+    """The floors of a split, fitted once for all configurations that have the same."""
+    if not recipe.evaluate.floors:
+        return None
+    parts = dict(sorted(split.parts.items()))
+    lacks = recipe.may_lack
+    key = provenance.fingerprint(
+        {"parts": parts, "inputs": list(recipe.inputs), "rna": to_table(recipe.rna),
+         "clinical": to_table(recipe.clinical), "lacks": lacks}
+    )  # fmt: skip
+    if key not in data.floors:
+        try:
+            data.floors[key] = fit_floors(recipe, data.cohort, data.bags, split)
+        except SplitError as error:
+            logger.warning("No floors beside the model: %s", error)
+            data.floors[key] = None
+    return data.floors[key]
 
 
 def pool(recipe: TrainRecipe, scored: Mapping[int, Scored]) -> Scored:
@@ -65,5 +100,13 @@ def pool(recipe: TrainRecipe, scored: Mapping[int, Scored]) -> Scored:
         folds, pooled, recipe.evaluate, network_seeds=recipe.fit.seeds, chosen=first.chosen
     )
     curves = crossval.predicted_survival(folds, pooled.cases).curves
+    floors = {k: one.floors for k, one in scored.items() if one.floors is not None}
+    all_floors = pool_floors(floors, crossval.PART) if len(floors) == len(scored) else None
+    measured["floors"] = {}
+    if all_floors is not None:
+        compared = scores.reference(pooled.cases, recipe.evaluate)
+        measured["floors"] = measure_floors(all_floors, pooled.cases, crossval.PART, compared, recipe.evaluate)
+        for name, mean in fold_means([one.metrics["floors"] for one in scored.values()]).items():
+            measured["floors"][name]["fold_mean"] = mean
     table = survival.survival_table(pooled.cases, curves, recipe.evaluate.times_months)
-    return Scored(predictions=pooled, metrics=measured, survival=table, chosen=first.chosen)
+    return Scored(predictions=pooled, metrics=measured, survival=table, chosen=first.chosen, floors=all_floors)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 3
-"""3: survival.csv, and what is measured of predicted survival."""
+"""3: survival.csv and what is measured of it; floors; what a model looks at is in its recipe."""
 
 CONFIG = "config.toml"
 MODEL = "model.safetensors"
@@ -36,6 +36,9 @@ PREDICTIONS = "predictions.csv"
 CASE_PREDICTIONS = "case_predictions.csv"
 SURVIVAL = "survival.csv"
 BASELINE = "baseline.csv"
+FLOOR_PREDICTIONS = "floor_predictions.csv"
+FLOORS = "floors.json"
+"""Both only where there are floors."""
 PROVENANCE = "provenance.json"
 
 RUN = "run"

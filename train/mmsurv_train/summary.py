@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmsurv_train import survival_summary
+from mmsurv_train import floor_summary, survival_summary
 from mmsurv_train.digits import NONE, aligned, interval, number
 from mmsurv_train.digits import p_value as p_value
 
@@ -61,7 +61,7 @@ def text(metrics: Mapping[str, Any]) -> str:
         for row in rows(metrics)
     ]
     table = aligned([HEADINGS, *lines])
-    beyond = survival_summary.lines(metrics)
+    beyond = [*floor_summary.lines(metrics), *survival_summary.lines(metrics)]
     return "\n".join([*table, *_folds(metrics), *_seeds(metrics), *beyond, *_reasons(metrics), *_method(metrics)])
 
 

@@ -110,6 +110,10 @@ def _write_scored(folder: Path, scored: Scored) -> None:
     runs.write_json(folder / runs.METRICS, scored.metrics)
     if scored.baseline is not None:
         runs.write_csv(folder / runs.BASELINE, scored.baseline)
+    if scored.floors is not None:
+        runs.write_csv(folder / runs.FLOOR_PREDICTIONS, scored.floors.predictions)
+        if scored.floors.table:
+            runs.write_json(folder / runs.FLOORS, scored.floors.table)
 
 
 def _features(data: Inputs, sources: Sources) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mmsurv.errors import RunError, SplitError
 
@@ -70,7 +71,11 @@ class RidgeScore:
 
         Source: Verweij and van Houwelingen 1993, 1994.
         """
-        event_B, time_B = np.asarray(event_B, bool), np.asarray(time_B, np.float64)
+        with threadpool_limits(1, user_api="blas"):  # another number of threads might sum in another order
+            return cls._fit(x_BC, np.asarray(time_B, np.float64), np.asarray(event_B, bool), ids)
+
+    @classmethod
+    def _fit(cls, x_BC: np.ndarray, time_B: np.ndarray, event_B: np.ndarray, ids: Sequence[str]) -> RidgeScore:
         n_folds = min(INNER_FOLDS, int(event_B.sum()), int((~event_B).sum()) or len(event_B))
         if n_folds < 2:
             raise SplitError(f"A penalty cannot be chosen from {len(event_B)} patients with {event_B.sum()} deaths.")

@@ -1,0 +1,71 @@
+"""How good the floors of a run are, on the patients and draws that the model is measured on.
+
+Owns the ``floors`` block of metrics.json and how a cross-validation's floors are pooled: standardised by the risks of
+each fold's training part, as the model's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmsurv_train.floors.beside import Floors
+from mmsurv_train.level import measure_level
+from mmsurv_train.metrics import Reference
+from mmsurv_train.recipe import EvaluateSettings
+
+
+def measure_floors(
+    floors: Floors, cases: pd.DataFrame, part: str, compared: Reference, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """The ``floors`` block: case-level measures of each floor.
+
+    Args:
+        floors: of one split, or pooled.
+        cases: case_id, time and event of the reported cases of the model.
+        part: the reported part.
+        compared: the model's censoring reference.
+        settings: of the measures.
+    """
+    rows = floors.predictions[floors.predictions["part"] == part]
+    found = {}
+    for name, inputs in floors.inputs.items():
+        risk = rows.set_index("case_id")[name].dropna()
+        those = cases[cases["case_id"].isin(risk.index)]
+        those = those.assign(risk=those["case_id"].map(risk).astype(float))
+        found[name] = {"inputs": list(inputs), **measure_level(those, compared, settings)}
+    return found
+
+
+def pool_floors(folds: Mapping[int, Floors], part: str) -> Floors:
+    """The test parts of all folds on one scale: by mean and standard deviation of the fold's training risks."""
+    tables = []
+    for floors in folds.values():
+        rows = floors.predictions
+        tested = rows[rows["part"] == "test"].assign(part=part)
+        training = rows[rows["part"] == "train"]
+        for name in floors.inputs:
+            spread = float(training[name].std(ddof=0))
+            tested[name] = (tested[name] - training[name].mean()) / (spread if spread > 0 else 1.0)
+        tables.append(tested)
+    first = next(iter(folds.values()))
+    pooled = pd.concat(tables, ignore_index=True).sort_values("case_id", ignore_index=True, kind="stable")
+    return Floors(predictions=pooled, inputs=first.inputs, table={})
+
+
+def fold_means(blocks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean and sample standard deviation of each floor's C-index over folds, from their blocks."""
+    means = {}
+    for name in blocks[0]:
+        values = [block[name]["c_index"]["value"] for block in blocks]
+        known = [value for value in values if value is not None]
+        means[name] = {
+            "mean": float(np.mean(known)) if known else None,
+            "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+            "n_folds": len(known),
+            "n_undefined": len(values) - len(known),
+        }
+    return means
