@@ -213,14 +213,15 @@ def page(numbers: dict) -> str:
 
 TEMPLATE = """# Results on real glioma patients, with planted tile features
 
-Survival, RNA (1544 genes) and clinical variables of 569 TCGA patients (GBM and LGG, 187 deaths, 1011 slides) are real. **Tile
-features are planted, not read from slides**: real ones with survival were not to be had. `semisynthetic.py` plants a patient's real
-slide-derived risk in some tiles and another patient's in as many decoys; which is which depends on the patient's RNA. So no number of
-a row with WSI says how well slides predict survival; it says what a model makes of what is there.
+Survival, RNA (1544 genes) and clinical variables of 569 TCGA patients (GBM and LGG, 187 deaths, 1011 slides) are
+real. **Tile features are planted, not read from slides**: real ones with survival were not to be had.
+`semisynthetic.py` plants a patient's real slide-derived risk in some tiles and another patient's in as many decoys;
+which is which depends on the patient's RNA. So no number of a row with WSI says how well slides predict survival; it
+says what a model makes of what is there.
 
-Numbers are C-indices of patients, the mean of the five folds of MCAT and PORPOISE. Where features are planted: the mean of five
-generator seeds (10 to 14), least and greatest in brackets. Networks are ensembles of five seeds. Floors are the penalised Cox
-regressions that every run has beside it (docs/evaluate.md).
+Numbers are C-indices of patients, the mean of the five folds of MCAT and PORPOISE. Where features are planted: the
+mean of five generator seeds (10 to 14), least and greatest in brackets. Networks are ensembles of five seeds. Floors
+are the penalised Cox regressions that every run has beside it (docs/evaluate.md).
 
 | model | inputs | C-index | target |
 |---|---|---|---|
@@ -237,20 +238,23 @@ Pooled over folds, mean of the generator seeds, paired 95 % interval over patien
 - cross-attention − joint: {joint}
 - cross-attention − abmil with RNA: {abmil}
 
-Attention of the default (mean of five networks of one head each) on held-out slides ranks the planted informative tiles over the
-rest with a mean AUC of {informative}, the decoys with {decoy}.
+Attention of the default (mean of five networks of one head each) on held-out slides ranks the planted informative
+tiles over the rest with a mean AUC of {informative}, the decoys with {decoy}.
 
-Within groups (default, generator seed 10, pooled over folds): {groups}. A C-index over both groups rests largely on telling them apart.
+Within groups (default, generator seed 10, pooled over folds): {groups}. A C-index over both groups rests largely on
+telling them apart.
 
 ## How the settings were chosen
-On inner splits of the training parts and on generator seeds 1 to 3 only: a fold is left out, three of the others train (an eighth
-validates), one is the inner test. Some 90 settings were tried there, most of them of the attention model: offsets or learnt RNA, components
-of RNA (2 to 32, or all genes) and of tiles (10 to 32, or all features), heads, widths, dropout of attention, weight of the second loss, learning rates,
-penalties, epochs, early stopping. The recipes were then committed, and the five folds scored once with generator seeds 10 to 14. Two
-choices carried most of it: a query from three components of RNA instead of all genes, with eight of ten attention weights dropped in
+On inner splits of the training parts and on generator seeds 1 to 3 only: a fold is left out, three of the others
+train (an eighth validates), one is the inner test. Some 115 settings were tried there, most of them of the attention
+model: offsets or learnt RNA, components of RNA (2 to 32, or all genes) and of tiles (10 to 32, or all features),
+heads, widths, dropout of attention, weight of the second loss, learning rates, penalties, epochs, early stopping. The
+recipes were then committed, and the five folds scored once with generator seeds 10 to 14. Two choices carried most of
+it: a query from three components of RNA instead of all genes, with eight of ten attention weights dropped in
 training; and standing on the penalised regression, with a second loss that makes the attention learn on its own.
 
-An earlier default (before the base) had been chosen with the test folds taking part, as docs/recipes.md said then; it is gone.
+An earlier default (before the base) had been chosen with the test folds taking part, as docs/recipes.md said then; it
+is gone.
 
 ## Made by
 ```

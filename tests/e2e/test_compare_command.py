@@ -138,6 +138,7 @@ def test_a_floor_is_compared_with_its_run(mmsurv, trained, tmp_path) -> None:
     case = found["levels"]["case"]["c_index"]
     assert case["runs"][0]["value"] == 1.0
     assert case["differences"][0]["value"] == case["differences"][1]["value"]
+    (tmp_path / "folds" / "floor_predictions.csv").unlink()
     for fold in runs.read_run(tmp_path / "folds").folds():  # of folds, the folds' own tables are pooled
         cases = fold.predictions.cases
         runs.write_csv(fold.path / "floor_predictions.csv", cases[["case_id", "part"]].assign(same=cases["risk"] * 2))
@@ -151,7 +152,7 @@ def test_a_floor_is_compared_with_its_run(mmsurv, trained, tmp_path) -> None:
     [
         (["joint"], 2, "one run has nothing to be compared with"),
         (["joint", "joint"], 1, "is named 2 times"),
-        (["joint", "joint:age"], 1, "floor_predictions.csv is missing"),
+        (["joint", "joint:age"], 1, "has no floor 'age'. It has wsi, rna, late"),
         (["joint", "nothing"], 1, "is not a folder; a run is the folder"),
     ],
 )

@@ -111,7 +111,9 @@ def test_train_shows_the_reading_of_the_store(mmsurv, data, tmp_path, monkeypatc
 def test_a_run_has_exactly_its_files_and_says_how_it_was_made(mmsurv, data, study, tmp_path) -> None:
     mmsurv("train", *data, "--epochs", 2, "--seed", 5, "--data-seed", 7, "-o", tmp_path / "run")
     run = runs.read_run(tmp_path / "run")
-    assert sorted(path.name for path in run.path.iterdir()) == sorted(runs.FILES[runs.RUN])
+    assert sorted(path.name for path in run.path.iterdir()) == sorted(
+        (*runs.FILES[runs.RUN], runs.FLOOR_PREDICTIONS, runs.FLOORS)
+    )
     assert run.config["recipe"]["fit"] == {**run.config["recipe"]["fit"], "epochs": 2, "seed": 5, "data_seed": 7}
     assert run.config["cohort"]["clinical"] == str(study / "clinical.csv")
     command = run.provenance["command"]

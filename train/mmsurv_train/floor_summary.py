@@ -18,7 +18,8 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
         return []
     width = max(map(len, floors))
     found = ["floors, case level: penalised Cox regressions on the same patients (docs/evaluate.md)"]
-    for name, floor in floors.items():
+    for name in sorted(floors, key=lambda one: (len(floors[one]["inputs"]), one)):
+        floor = floors[name]
         estimate, mean = floor["c_index"], floor.get("fold_mean")
         folds = "" if mean is None or mean["mean"] is None else f"  folds {number(mean['mean'])}"
         found.append(f"  {name.ljust(width)}  {number(estimate['value'])}  {interval(estimate)}{folds}".rstrip())

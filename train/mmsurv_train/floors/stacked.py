@@ -2,7 +2,7 @@
 
 Owns the combination: scores are standardised by the mean and standard deviation of their out-of-fold values, and
 weighed by a Cox regression on the out-of-fold values, so that a score that only fits the patients it was made from gets
-no credit for it. A patient without a modality gets that score's mean.
+no credit for it; no weight is negative. A patient without a modality gets that score's mean.
 
 Shape suffixes: B patients, C columns of a modality, S scores.
 """
@@ -123,12 +123,26 @@ def stack(scores: Mapping[Modality, RidgeScore], time_B: np.ndarray, event_B: np
         columns.append(column_B)
         scales.append((mean, sd))
     x_BS = np.stack(columns, 1)
-    (weight_S,) = ridge_path(x_BS, np.asarray(time_B, np.float64), np.asarray(event_B, bool), [WEIGHT_PENALTY])
+    weight_S = _weights(x_BS, np.asarray(time_B, np.float64), np.asarray(event_B, bool))
     parts = {
         modality: Part(model=score.model, mean=mean, sd=sd, weight=float(weight))
         for (modality, score), (mean, sd), weight in zip(scores.items(), scales, weight_S, strict=True)
     }
     return FittedStack(stack=Stacked(parts=parts), out_of_fold=x_BS @ weight_S)
+
+
+def _weights(x_BS: np.ndarray, time_B: np.ndarray, event_B: np.ndarray) -> np.ndarray:
+    """Weights (S,), none below 0: out-of-fold scores of noise run against the outcome, which is no reason to turn them
+    round (Breiman 1996). A score whose weight would be negative is left out, the worst first."""
+    kept = list(range(x_BS.shape[1]))
+    while kept:
+        (found,) = ridge_path(x_BS[:, kept], time_B, event_B, [WEIGHT_PENALTY])
+        if found.min() >= 0:
+            weight_S = np.zeros(x_BS.shape[1])
+            weight_S[kept] = found
+            return weight_S
+        del kept[int(found.argmin())]
+    return np.zeros(x_BS.shape[1])
 
 
 def fit_stack(
