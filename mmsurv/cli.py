@@ -24,6 +24,7 @@ SUMMARIES = {
     "train": "Stage 2: fit a survival model on cached features.",
     "sweep": "Fit many configurations in few passes and put them in one table.",
     "evaluate": "Compute a run's predictions and metrics again from the store.",
+    "attention": "Write the attention weight of every tile, for any slide of the store.",
     "compare": "Compare runs by a paired bootstrap over the patients they share.",
     "predict": "Predict the patients of another cohort with a run's models.",
     "report": "Write one HTML page about one or more runs.",

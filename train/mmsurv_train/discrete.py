@@ -58,7 +58,7 @@ class DiscreteTime:
         event_MB1 = event_MB.bool()[..., None]
         self.dies_MBK = (places_K == interval_MB[..., None]) & event_MB1
         self.outlives_MBK = (places_K < interval_MB[..., None]) | ((places_K == interval_MB[..., None]) & ~event_MB1)
-        self.weight_MB = torch.where(event_MB.bool(), 1.0, 1.0 - alpha) * used_MB
+        self.weight_MB = (1.0 - alpha * (~event_MB.bool()).double()) * used_MB  # float32 has no 0.85
         self.n_M = used_MB.sum(1).clamp(min=1)
 
     def loss(self, logit_MBK: Tensor) -> Tensor:

@@ -123,7 +123,10 @@ def read_features(
     if not recipe.needs_tiles or data.store is None:
         return data
     from mmsurv_train.bags import Bags
+    from mmsurv_train.bags.neighbours import warn_of_samples
 
+    if recipe.model.name == "patch-gcn":
+        warn_of_samples(data.store, data.cohort.slides["slide_id"])
     n_slides = len(data.cohort.slides)
     bags = Bags.for_cohort(
         data.store, data.cohort, memory=sources.memory, on_slide=lambda _slide_id: on_slide(n_slides)

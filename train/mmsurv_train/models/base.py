@@ -76,6 +76,11 @@ class SurvivalModel(nn.Module):
         raise NotImplementedError
 
     @property
+    def n_heads(self) -> int:
+        """H of ``attention``."""
+        return self.rows if self.pools == "attention" else 1
+
+    @property
     def like(self) -> Tensor:
         """A tensor of the model's dtype and device."""
         return next(itertools.chain(self.parameters(), self.buffers()))
@@ -132,7 +137,11 @@ class SurvivalModel(nn.Module):
         Raises:
             ValueError: the model has no attention.
         """
-        known = Known.of_all(self.networks, rna_BG, clinical_BC)
+        return self.weights(Known.of_all(self.networks, rna_BG, clinical_BC), bags)
+
+    @torch.no_grad()
+    def weights(self, known: Known, bags: TileBags | Sequence[Tensor]) -> list[Tensor]:
+        """Like ``attention``, of patients of whom the networks know this."""
         if self.pools in ("mean", "none"):
             raise ValueError(f"{type(self).__name__} weighs all tiles alike: it has no attention to show")
         read = as_bags(bags, feature_dim=self.dims.features)

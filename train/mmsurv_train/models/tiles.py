@@ -237,6 +237,10 @@ class CoAttention(TileModel):
         width = len(dims.gene_sets) * first.dim
         self.token_stand_in = StandIn(networks, width, "rna") if may_lack(settings) else None
 
+    @property
+    def n_heads(self) -> int:
+        return len(self.dims.gene_sets)
+
     def ask(self, known: Known) -> Tensor:
         token_MBX = self.tokens(self.genes(known.need("rna"))).flatten(2)
         return token_MBX if self.token_stand_in is None else self.token_stand_in(token_MBX, known)

@@ -1,0 +1,1 @@
+"""What a model looked at: attention weights by tile (docs/attention.md)."""
