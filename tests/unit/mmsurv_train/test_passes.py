@@ -18,7 +18,7 @@ from mmsurv_train.cox import neg_log_partial_likelihood
 from mmsurv_train.fit import FitFailed, FitJob, fit, fit_many
 from mmsurv_train.passes import Pass
 from mmsurv_train.predict import predict
-from mmsurv_train.recipe import BagSettings, FitSettings, ModelSettings, TrainRecipe
+from mmsurv_train.recipe import BagSettings, ClinicalSettings, FitSettings, ModelSettings, TrainRecipe
 
 PATIENTS, GENES, DIM = 30, 7, 6
 
@@ -40,6 +40,7 @@ def cohort():
     time[3] = time[8]  # tied deaths
     cases = pd.DataFrame({"time": time, "event": rng.integers(0, 3, PATIENTS) > 0}, index=names)
     cases.loc[names[[3, 8]], "event"] = True
+    cases["age"], cases["grade"] = rng.normal(50, 9, PATIENTS), rng.choice(["II", "III", "IV"], PATIENTS)
     rna = pd.DataFrame(rng.normal(size=(PATIENTS, GENES)), index=names, columns=list("ABCDEFG"))
     rna.iloc[:, 6] = 0.0
     rna.iloc[0, 6] = 1.0  # varies only where case 0 trains: networks of different numbers of genes
@@ -51,13 +52,9 @@ def cohort():
 @pytest.fixture(scope="module")
 def bags(cohort):
     rng = np.random.default_rng(2)
-    lengths = rng.integers(1, 40, len(cohort.slides))
-    return Bags.from_arrays(
-        {
-            name: rng.normal(size=(n, DIM)).astype(np.float32)
-            for name, n in zip(cohort.slides["slide_id"], lengths, strict=True)
-        }
-    )
+    lengths = dict(zip(cohort.slides["slide_id"], rng.integers(1, 40, len(cohort.slides)), strict=True))
+    features = {name: rng.normal(size=(n, DIM)).astype(np.float32) for name, n in lengths.items()}
+    return Bags.from_arrays(features, coords={name: rng.integers(0, 9, (n, 2)) for name, n in lengths.items()})
 
 
 def splits(cohort, n=3):
@@ -71,11 +68,12 @@ def splits(cohort, n=3):
     return found
 
 
-def recipe(*, name="cross-attention", bags=None, model=None, **options):
+def recipe(*, name="cross-attention", bags=None, model=None, clinical=(), **options):
     settings = {"name": name, "dim": 8, "query_hidden": 5, "rna_widths": (4,), **(model or {})}
     return TrainRecipe(
         model=ModelSettings(**settings),
         bags=BagSettings(**(bags or {})),
+        clinical=ClinicalSettings(columns=clinical, rare=1),
         fit=FitSettings(**{"epochs": 3, "patience": 0, "learning_rate": 0.01, "device": "cpu", **options}),
     )
 
@@ -84,6 +82,8 @@ def jobs_of(cohort, recipes):
     return [FitJob(recipe=one, split=split) for one in recipes for split in splits(cohort)]
 
 
+CLINICAL = ("age", "grade")
+ON_A_BASE = {"base": "ridge", "query": "linear", "rna_components": 2, "tile_components": 3}
 VARIANTS = {
     "all tiles": {},
     "heads and attention dropout": {"model": {"heads": 2, "attention_dropout": 0.4, "query": "linear"}},
@@ -96,6 +96,17 @@ VARIANTS = {
     "joint of one tile": {"name": "joint", "bags": {"size": 1, "unit": "slide"}, "batch_size": 8},
     "wsi": {"name": "wsi-mean"},
     "rna": {"name": "rna"},
+    "on a base": {"model": {**ON_A_BASE, "attention_dropout": 0.4}, "clinical": CLINICAL, "image_loss": 0.5},
+    "joint on a base": {"name": "joint", "model": {"base": "ridge"}, "select": "last"},
+    "clinical": {"name": "clinical", "clinical": CLINICAL},
+    "hazards of intervals": {"loss": "nll", "nll_bins": 3},
+    "early": {"name": "early", "clinical": CLINICAL, "model": {"hidden_widths": (5,)}},
+    "genomic-cnn": {"name": "genomic-cnn", "model": {"hidden_widths": (5,)}},
+    "abmil": {"name": "abmil", "model": {"attention_hidden": 4, "attention_dropout": 0.4}},
+    "tanh": {"name": "tanh-cross-attention", "model": {"attention_hidden": 4, "attention_dropout": 0.4}},
+    "graph": {"name": "patch-gcn", "model": {"attention_hidden": 4, "graph_layers": 2, "neighbours": 3}},
+    "who may lack something": {"model": {"modality_dropout": 0.3}, "clinical": CLINICAL},
+    "abmil, who may lack something": {"name": "abmil", "model": {"modality_dropout": 0.3, "inputs": ("wsi", "rna")}},
 }
 
 

@@ -76,7 +76,7 @@ class RidgeScore:
 
     @classmethod
     def _fit(cls, x_BC: np.ndarray, time_B: np.ndarray, event_B: np.ndarray, ids: Sequence[str]) -> RidgeScore:
-        n_folds = min(INNER_FOLDS, int(event_B.sum()), int((~event_B).sum()) or len(event_B))
+        n_folds = min(INNER_FOLDS, int(event_B.sum()))
         if n_folds < 2:
             raise SplitError(f"A penalty cannot be chosen from {len(event_B)} patients with {event_B.sum()} deaths.")
         z_BR, back = _rotated(np.asarray(x_BC, np.float64))
