@@ -115,15 +115,15 @@ def _score_again(
 ) -> list[Scored]:
     """Every member scored, all in one read of the features."""
     from mmsurv.split import read_split
+    from mmsurv_train.patterns import predict_patterns
     from mmsurv_train.predict import predict_many
 
     recipes = [_recipe(member) for member in members]
     saved = [(*model, recipe) for model, recipe in zip(models, recipes, strict=True)]
     tables = predict_many(saved, data.cohort, data.bags)
-    return [
-        results.score(recipe, data, read_split(member.path / runs.SPLIT), risks)
-        for member, recipe, risks in zip(members, recipes, tables, strict=True)
-    ]
+    splits = [read_split(member.path / runs.SPLIT) for member in members]
+    patterns = predict_patterns(saved, splits, data.cohort, data.bags)
+    return [results.score(*one) for one in zip(recipes, [data] * len(saved), splits, tables, patterns, strict=True)]
 
 
 def _check_dim(run: Run, preprocess: Preprocess, data: inputs.Inputs, sources: inputs.Sources) -> None:
@@ -149,6 +149,8 @@ def _compare(run: Run, scored: Scored) -> list[str]:
     ]
     if scored.baseline is not None:
         lines += _compare_bytes(run, runs.BASELINE, runs.csv_bytes(scored.baseline))
+    if scored.patterns is not None:
+        lines += _compare_bytes(run, runs.PATTERN_PREDICTIONS, runs.csv_bytes(scored.patterns.predictions))
     if scored.floors is not None:
         lines += _compare_bytes(run, runs.FLOOR_PREDICTIONS, runs.csv_bytes(scored.floors.predictions))
     return lines

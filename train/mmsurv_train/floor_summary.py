@@ -1,4 +1,4 @@
-"""The floors of a run for people: a line for each, and whether the model is above them.
+"""The floors of a run for people, and the model itself with less to go on: a line for each.
 
 Owns the words; used by the command line.
 """
@@ -12,18 +12,24 @@ from mmsurv_train.digits import NONE, interval, number
 
 
 def lines(metrics: Mapping[str, Any]) -> list[str]:
-    """The block under the model's table; empty for a run without floors."""
-    floors = metrics.get("floors")
-    if not floors:
-        return []
-    width = max(map(len, floors))
-    found = ["floors, case level: penalised Cox regressions on the same patients (docs/evaluate.md)"]
+    """The blocks under the model's table; empty for a run without floors and whose patients lack nothing."""
+    found = []
+    if metrics.get("patterns"):
+        found += ["as if patients had nothing else, case level:", *_block(metrics["patterns"])]
+    if metrics.get("floors"):
+        found += ["floors, case level: penalised Cox regressions on the same patients (docs/evaluate.md)"]
+        found += [*_block(metrics["floors"]), verdict(metrics)]
+    return found
+
+
+def _block(floors: Mapping[str, Any]) -> list[str]:
+    width, found = max(map(len, floors)), []
     for name in sorted(floors, key=lambda one: (len(floors[one]["inputs"]), one)):
         floor = floors[name]
         estimate, mean = floor["c_index"], floor.get("fold_mean")
         folds = "" if mean is None or mean["mean"] is None else f"  folds {number(mean['mean'])}"
         found.append(f"  {name.ljust(width)}  {number(estimate['value'])}  {interval(estimate)}{folds}".rstrip())
-    return [*found, verdict(metrics)]
+    return found
 
 
 def best(metrics: Mapping[str, Any]) -> tuple[str, float] | None:

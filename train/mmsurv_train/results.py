@@ -17,10 +17,10 @@ from mmsurv import provenance
 from mmsurv.config import to_table
 from mmsurv.errors import SplitError
 from mmsurv_train import crossval, scores, strata, survival
-from mmsurv_train.floors.beside import Floors, fit_floors
-from mmsurv_train.floors.measured import fold_means, measure_floors, pool_floors
+from mmsurv_train.floors.beside import fit_floors
 from mmsurv_train.inputs import Inputs
 from mmsurv_train.recipe import TrainRecipe
+from mmsurv_train.risk_columns import RiskColumns, fold_means, measure_columns, pool_columns
 
 logger = logging.getLogger("mmsurv")
 
@@ -41,12 +41,16 @@ class Scored:
     """How the cohort's cases are parted for strata."""
     baseline: pd.DataFrame | None = None
     """Of the one model; None for pooled folds."""
-    floors: Floors | None = None
+    floors: RiskColumns | None = None
     """What simple models come to on the same patients; None where the recipe asks for none, or none can be fitted."""
+    patterns: RiskColumns | None = None
+    """What the model comes to with less to go on; None where its patients may not lack modalities."""
 
 
-def score(recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables) -> Scored:
-    """Put the risks of all parts beside the outcomes and measure them."""
+def score(
+    recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables, patterns: RiskColumns | None = None
+) -> Scored:
+    """Put the risks of all parts beside the outcomes and measure them, also those of patients who lack modalities."""
     predictions = scores.with_outcomes(risks, data.cohort.cases, split.parts)
     chosen = strata.stratifications(data.cohort, recipe.evaluate)
     measured = scores.measure(
@@ -54,10 +58,10 @@ def score(recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables) ->
     )
     curves = scores.predicted_survival(predictions).curves
     floors = _floors(recipe, data, split)
-    measured["floors"] = {}
-    if floors is not None:
-        compared = scores.reference(predictions.part("train").cases, recipe.evaluate)
-        measured["floors"] = measure_floors(floors, predictions.part("test").cases, "test", compared, recipe.evaluate)
+    compared = scores.reference(predictions.part("train").cases, recipe.evaluate)
+    tested = predictions.part("test").cases
+    for name, columns in (("floors", floors), ("patterns", patterns)):
+        measured[name] = {} if columns is None else measure_columns(columns, tested, "test", compared, recipe.evaluate)
     return Scored(
         predictions=predictions,
         metrics=measured,
@@ -65,10 +69,17 @@ def score(recipe: TrainRecipe, data: Inputs, split: Split, risks: RiskTables) ->
         chosen=chosen,
         baseline=survival.baseline_table(predictions.part("train").cases),
         floors=floors,
+        patterns=patterns,
     )
 
 
-def _floors(recipe: TrainRecipe, data: Inputs, split: Split) -> Floors | None:
+def _pooled_columns(name: str, scored: Mapping[int, Scored]) -> RiskColumns | None:
+    """The floors or patterns of all folds; None where a fold has none."""
+    found = {k: getattr(one, name) for k, one in scored.items() if getattr(one, name) is not None}
+    return pool_columns(found, crossval.PART) if len(found) == len(scored) else None
+
+
+def _floors(recipe: TrainRecipe, data: Inputs, split: Split) -> RiskColumns | None:
     """The floors of a split, fitted once for all configurations that have the same."""
     if not recipe.evaluate.floors:
         return None
@@ -100,13 +111,20 @@ def pool(recipe: TrainRecipe, scored: Mapping[int, Scored]) -> Scored:
         folds, pooled, recipe.evaluate, network_seeds=recipe.fit.seeds, chosen=first.chosen
     )
     curves = crossval.predicted_survival(folds, pooled.cases).curves
-    floors = {k: one.floors for k, one in scored.items() if one.floors is not None}
-    all_floors = pool_floors(floors, crossval.PART) if len(floors) == len(scored) else None
-    measured["floors"] = {}
-    if all_floors is not None:
-        compared = scores.reference(pooled.cases, recipe.evaluate)
-        measured["floors"] = measure_floors(all_floors, pooled.cases, crossval.PART, compared, recipe.evaluate)
-        for name, mean in fold_means([one.metrics["floors"] for one in scored.values()]).items():
-            measured["floors"][name]["fold_mean"] = mean
+    compared = scores.reference(pooled.cases, recipe.evaluate)
+    columns = {name: _pooled_columns(name, scored) for name in ("floors", "patterns")}
+    for name, found in columns.items():
+        measured[name] = {}
+        if found is not None:
+            measured[name] = measure_columns(found, pooled.cases, crossval.PART, compared, recipe.evaluate)
+            for one, mean in fold_means([fold.metrics[name] for fold in scored.values()]).items():
+                measured[name][one]["fold_mean"] = mean
     table = survival.survival_table(pooled.cases, curves, recipe.evaluate.times_months)
-    return Scored(predictions=pooled, metrics=measured, survival=table, chosen=first.chosen, floors=all_floors)
+    return Scored(
+        predictions=pooled,
+        metrics=measured,
+        survival=table,
+        chosen=first.chosen,
+        floors=columns["floors"],
+        patterns=columns["patterns"],
+    )

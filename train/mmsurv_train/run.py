@@ -39,6 +39,8 @@ BASELINE = "baseline.csv"
 FLOOR_PREDICTIONS = "floor_predictions.csv"
 FLOORS = "floors.json"
 """Both only where there are floors."""
+PATTERN_PREDICTIONS = "pattern_predictions.csv"
+"""Only where patients may lack modalities."""
 PROVENANCE = "provenance.json"
 
 RUN = "run"

@@ -166,6 +166,7 @@ def _score(
 ) -> tuple[dict[str, dict[int, writing.Result]], dict[str, Outcome]]:
     """The results by fold of each configuration that has a place, and the configurations with a fold that failed."""
     from mmsurv_train.fit import FitFailed
+    from mmsurv_train.patterns import predict_patterns
     from mmsurv_train.predict import predict_many
 
     failed: dict[str, Outcome] = {}
@@ -182,8 +183,10 @@ def _score(
     folds: dict[str, dict[int, writing.Result]] = {}
     for alike in _alike(whole):
         models = [(one.model, one.preprocess, member.configuration.recipe) for member, one in alike]
-        for (member, one), risks in zip(alike, predict_many(models, data.cohort, data.bags), strict=True):
-            scored = results.score(member.configuration.recipe, data, member.split, risks)
+        tables = predict_many(models, data.cohort, data.bags)
+        patterns = predict_patterns(models, [member.split for member, _ in alike], data.cohort, data.bags)
+        for (member, one), risks, lacking in zip(alike, tables, patterns, strict=True):
+            scored = results.score(member.configuration.recipe, data, member.split, risks, lacking)
             result = writing.Result(split=member.split, fitted=one, scored=scored)
             folds.setdefault(member.configuration.name, {})[member.k] = result
     return folds, failed
@@ -194,7 +197,7 @@ def _alike(whole: Sequence[tuple[_Member, Fitted]]) -> list[list[tuple[_Member, 
     groups: dict[Any, list[tuple[_Member, Fitted]]] = {}
     for member, one in whole:
         recipe = member.configuration.recipe
-        groups.setdefault((recipe.model.name, recipe.bags, recipe.inputs), []).append((member, one))
+        groups.setdefault((recipe.model.name, recipe.bags, recipe.inputs, recipe.may_lack), []).append((member, one))
     return list(groups.values())
 
 

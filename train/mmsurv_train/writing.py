@@ -110,6 +110,8 @@ def _write_scored(folder: Path, scored: Scored) -> None:
     runs.write_json(folder / runs.METRICS, scored.metrics)
     if scored.baseline is not None:
         runs.write_csv(folder / runs.BASELINE, scored.baseline)
+    if scored.patterns is not None:
+        runs.write_csv(folder / runs.PATTERN_PREDICTIONS, scored.patterns.predictions)
     if scored.floors is not None:
         runs.write_csv(folder / runs.FLOOR_PREDICTIONS, scored.floors.predictions)
         if scored.floors.table:

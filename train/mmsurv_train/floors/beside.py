@@ -9,7 +9,6 @@ network does not learn from. The test part is never looked at.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -21,6 +20,7 @@ from mmsurv_train.modalities import Modality
 from mmsurv_train.patients import scorable_cases, slides_of
 from mmsurv_train.prepare import fit_scales, values_of
 from mmsurv_train.recipe import FitSettings, ModelSettings, TrainRecipe
+from mmsurv_train.risk_columns import RiskColumns
 
 if TYPE_CHECKING:
     from mmsurv.cohort import Cohort
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 
 LATE = "late"
 ON = "training and validation part"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Floors:
-    """The fitted floors."""
-
-    predictions: pd.DataFrame
-    """case_id, part, and the risks of each floor, sorted by case_id; higher means an earlier death."""
-    inputs: dict[str, tuple[Modality, ...]]
-    """What each floor looks at, by its name."""
-    table: dict[str, Any]
-    """JSON-able: coefficients, penalties and their paths."""
 
 
 def floors_of(recipe: TrainRecipe) -> dict[str, tuple[Modality, ...]]:
@@ -53,7 +41,7 @@ def floors_of(recipe: TrainRecipe) -> dict[str, tuple[Modality, ...]]:
     return named
 
 
-def fit_floors(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None, split: Split) -> Floors:
+def fit_floors(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None, split: Split) -> RiskColumns:
     """Fit all floors of a recipe on a split.
 
     Args:
@@ -101,4 +89,4 @@ def fit_floors(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None, split: Sp
             risks[name] = pd.Series(chosen.risk({one: everyone[one] for one in modalities}, has))
             table["floors"][name] = {"inputs": list(modalities), "scores": chosen.to_table()}
     predictions = pd.DataFrame({"case_id": usable, "part": split.parts.loc[usable].to_numpy(), **risks})
-    return Floors(predictions=predictions, inputs=named, table=table)
+    return RiskColumns(predictions=predictions, inputs=named, table=table)

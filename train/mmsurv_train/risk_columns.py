@@ -1,38 +1,52 @@
-"""How good the floors of a run are, on the patients and draws that the model is measured on.
+"""Risks of several things by case, beside the model's: its floors, or the model itself with less to go on.
 
-Owns the ``floors`` block of metrics.json and how a cross-validation's floors are pooled: standardised by the risks of
-each fold's training part, as the model's are.
+Owns how they are measured, on the patients and draws that the model is measured on, and how a cross-validation's are
+pooled: standardised by the risks of each fold's training part, as the model's are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mmsurv_train.floors.beside import Floors
 from mmsurv_train.level import measure_level
 from mmsurv_train.metrics import Reference
+from mmsurv_train.modalities import Modality
 from mmsurv_train.recipe import EvaluateSettings
 
 
-def measure_floors(
-    floors: Floors, cases: pd.DataFrame, part: str, compared: Reference, settings: EvaluateSettings
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RiskColumns:
+    """A column of risks for each thing."""
+
+    predictions: pd.DataFrame
+    """case_id, part, and the risks of each, sorted by case_id; higher means an earlier death; blank where there is
+    none."""
+    inputs: dict[str, tuple[Modality, ...]]
+    """What each looks at, by its name."""
+    table: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: how it was fitted."""
+
+
+def measure_columns(
+    columns: RiskColumns, cases: pd.DataFrame, part: str, compared: Reference, settings: EvaluateSettings
 ) -> dict[str, Any]:
-    """The ``floors`` block: case-level measures of each floor.
+    """Case-level measures of each column.
 
     Args:
-        floors: of one split, or pooled.
+        columns: of one split, or pooled.
         cases: case_id, time and event of the reported cases of the model.
         part: the reported part.
         compared: the model's censoring reference.
         settings: of the measures.
     """
-    rows = floors.predictions[floors.predictions["part"] == part]
+    rows = columns.predictions[columns.predictions["part"] == part]
     found = {}
-    for name, inputs in floors.inputs.items():
+    for name, inputs in columns.inputs.items():
         risk = rows.set_index("case_id")[name].dropna()
         those = cases[cases["case_id"].isin(risk.index)]
         those = those.assign(risk=those["case_id"].map(risk).astype(float))
@@ -40,24 +54,24 @@ def measure_floors(
     return found
 
 
-def pool_floors(folds: Mapping[int, Floors], part: str) -> Floors:
+def pool_columns(folds: Mapping[int, RiskColumns], part: str) -> RiskColumns:
     """The test parts of all folds on one scale: by mean and standard deviation of the fold's training risks."""
     tables = []
-    for floors in folds.values():
-        rows = floors.predictions
+    for columns in folds.values():
+        rows = columns.predictions
         tested = rows[rows["part"] == "test"].assign(part=part)
         training = rows[rows["part"] == "train"]
-        for name in floors.inputs:
+        for name in columns.inputs:
             spread = float(training[name].std(ddof=0))
             tested[name] = (tested[name] - training[name].mean()) / (spread if spread > 0 else 1.0)
         tables.append(tested)
     first = next(iter(folds.values()))
     pooled = pd.concat(tables, ignore_index=True).sort_values("case_id", ignore_index=True, kind="stable")
-    return Floors(predictions=pooled, inputs=first.inputs, table={})
+    return RiskColumns(predictions=pooled, inputs=first.inputs)
 
 
 def fold_means(blocks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean and sample standard deviation of each floor's C-index over folds, from their blocks."""
+    """Mean and sample standard deviation of each column's C-index over folds, from their blocks."""
     means = {}
     for name in blocks[0]:
         values = [block[name]["c_index"]["value"] for block in blocks]

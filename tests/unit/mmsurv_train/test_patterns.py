@@ -1,0 +1,63 @@
+"""One model that predicts from slides, from RNA, or from both, also of patients who lack one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmsurv_train import floor_summary
+from mmsurv_train import run as runs
+from mmsurv_train.evaluate import evaluate
+from mmsurv_train.patterns import patterns_of
+from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.train import train
+
+RECIPE = TrainRecipe(
+    model=ModelSettings(name="cross-attention", dim=4, query_hidden=3, rna_widths=(2,), modality_dropout=0.3),
+    fit=FitSettings(epochs=3, n_seeds=2, device="cpu", learning_rate=0.05),
+    evaluate=EvaluateSettings(n_bootstrap=20),
+)
+
+
+def with_model(**settings):
+    return dataclasses.replace(RECIPE, model=dataclasses.replace(RECIPE.model, **settings))
+
+
+def test_every_combination_of_inputs_is_a_pattern_where_patients_may_lack_some():
+    assert list(patterns_of(RECIPE)) == ["wsi", "rna", "wsi+rna"]
+    assert patterns_of(with_model(modality_dropout=0.0)) == {}
+
+
+@pytest.mark.parametrize("name", ["cross-attention", "joint", "abmil"])
+@pytest.mark.parametrize("base", ["none", "ridge"])
+def test_patients_without_slides_or_without_rna_are_trained_on_and_predicted(sources, tmp_path, name, base):
+    """Two of the 40 cases have no RNA, one has no slide."""
+    run = train(with_model(name=name, inputs=("wsi", "rna"), base=base), sources, tmp_path / "run", command="test")
+    assert len(run.predictions.cases) == 40
+    assert np.isfinite(run.predictions.cases["risk"]).all()
+    table = runs.read_csv(run.path / runs.PATTERN_PREDICTIONS)
+    assert table[["wsi", "rna", "wsi+rna"]].notna().sum().tolist() == [39, 38, 37]
+    assert evaluate(run.path).identical
+
+
+def test_of_folds_they_are_pooled_and_printed(sources, tmp_path):
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=2))
+    run = train(recipe, sources, tmp_path / "run", command="test")
+    assert {name: one["n"] for name, one in run.metrics["patterns"].items()} == {"wsi": 39, "rna": 38, "wsi+rna": 37}
+    said = floor_summary.lines(run.metrics)
+    assert said[0] == "as if patients had nothing else, case level:"
+    assert [line.split()[0] for line in said[1:4]] == ["rna", "wsi", "wsi+rna"]
+    assert evaluate(run.path).identical
+
+
+def test_who_has_all_is_predicted_as_with_nothing_hidden(sources, tmp_path):
+    run = train(RECIPE, sources, tmp_path / "run", command="test")
+    table = runs.read_csv(run.path / runs.PATTERN_PREDICTIONS).set_index("case_id")
+    risk = run.predictions.cases.set_index("case_id")["risk"]
+    whole = table["wsi+rna"].dropna()
+    np.testing.assert_allclose(whole, risk[whole.index], atol=1e-6)
+    lacking = table.index[table["rna"].isna()]
+    np.testing.assert_allclose(table["wsi"][lacking], risk[lacking], atol=1e-6)
+    assert not np.allclose(table["wsi"].dropna(), risk[table["wsi"].dropna().index])
