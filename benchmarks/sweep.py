@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py [--slides 1011] [--tiles 2000] [--dim 1024] [--epochs 3] [--alone 4 | --all] [--more 16]
 
-The default recipe (cross-attention over all tiles of a patient) on made-up float16 features in an HDF5 store of TCGA
+Cross-attention over all tiles of a patient (as the settings are born) on made-up float16 features in an HDF5 store of TCGA
 GBM+LGG's shape; made-up survival and RNA too, or the real tables with ``--data``. Models: five folds × ``--seeds``. All
 train the same number of epochs, none stops early. Reading and checking the store and the moments of each slide, which
 both sides would share, are done before.
