@@ -6,7 +6,8 @@
 A long run, not for CI. 1,011 slides of 569 patients with 9.46 million tiles in all × 1024 float16: 19.4 GB, written as
 an HDF5 store under ``--dir`` (which is looked at for room first) and removed at the end. Features are made up; how many
 tiles a slide has is drawn log-normally. Survival, RNA and folds are real with ``--data`` (cohort.csv, rna.csv.gz,
-folds.csv), else made up. Cross-attention as the settings are born, five folds in one pass, streamed within ``--memory`` GB.
+folds.csv), else made up. Cross-attention as the settings are born, five folds in one pass, streamed within
+``--memory`` GB.
     seconds_per_epoch         of all five folds at once, training and validation, median. Meanwhile the store's pages
                               are dropped from the page cache again and again, so that every read comes from the disk
     seconds_per_epoch_cached  the same without that, an epoch later: what the machine's free memory holds stays there

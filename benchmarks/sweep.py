@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py [--slides 1011] [--tiles 2000] [--dim 1024] [--epochs 3] [--alone 4 | --all] [--more 16]
 
-Cross-attention over all tiles of a patient (as the settings are born) on made-up float16 features in an HDF5 store of TCGA
-GBM+LGG's shape; made-up survival and RNA too, or the real tables with ``--data``. Models: five folds × ``--seeds``. All
-train the same number of epochs, none stops early. Reading and checking the store and the moments of each slide, which
-both sides would share, are done before.
+Cross-attention over all tiles of a patient (as the settings are born) on made-up float16 features in an HDF5 store of
+TCGA GBM+LGG's shape; made-up survival and RNA too, or the real tables with ``--data``. Models: five folds ×
+``--seeds``. All train the same number of epochs, none stops early. Reading and checking the store and the moments of
+each slide, which both sides would share, are done before.
     ratio       models × the mean seconds of ``fit`` alone ÷ seconds of ``fit_many`` for all. Unless ``--all`` is given
                 only some of the models (``--alone``, spread over folds and seeds) are fitted alone, and **their mean
                 stands for all**. Fits alone and in one pass take turns

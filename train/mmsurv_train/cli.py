@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,10 @@ from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
 from mmsurv_train.options import memory_option, overlay, recipe_of, setting_options, train_recipe_names
 from mmsurv_train.recipe import load_train_recipe
+
+if TYPE_CHECKING:
+    from mmsurv_train.inputs import Sources
+    from mmsurv_train.run import Run
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -30,6 +34,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 )
 @click.option("--row", metavar="NAME", help="The row of a recipe that has rows, such as table1.")  # fmt: skip
 @setting_options
+@click.option("--inner-folds", type=click.IntRange(2), metavar="N",
+              help="Choose among the recipe's rows and grid on N inner folds of each training part.")  # fmt: skip
 @click.option("--store", type=click.Path(exists=True, file_okay=False), help="Feature store; not for --model rna.")
 @click.option("--complete-cases", is_flag=True, help="Only cases with slides and RNA, whatever the model needs.")
 @memory_option
@@ -42,6 +48,7 @@ def train(
     cohort_options: CohortOptions,
     recipe: str | None,
     row: str | None,
+    inner_folds: int | None,
     store: str | None,
     complete_cases: bool,
     memory: int | None,
@@ -64,15 +71,39 @@ def train(
     from mmsurv_train.train import train as train_run
     from mmsurv_train.watching import watching
 
-    settings = overlay(load_train_recipe(recipe_of(recipe, overrides["model"]), row=row), overrides)
+    name, said = recipe_of(recipe, overrides["model"]), ""
     sources = Sources(cohort=cohort_options, store=store, complete_cases=complete_cases, memory=memory)
     with watching() as watch:
-        run = train_run(settings, sources, out, command=command_line(context), **watch.callbacks())
+        if inner_folds is None:
+            settings = overlay(load_train_recipe(name, row=row), overrides)
+            run = train_run(settings, sources, out, command=command_line(context), **watch.callbacks())
+        else:
+            run, said = _nested(name, overrides, row, sources, out, inner_folds, command_line(context), watch)
     if as_json:
         _print_json({"run": str(out), "metrics": run.metrics})
     else:
         click.echo(summary.text(run.metrics))
+        if said:
+            click.echo(said)
         click.echo(f"Run: {out}")
+
+
+def _nested(
+    name: str, overrides: dict[str, Any], row: str | None, sources: Sources, out: Path, inner_folds: int, command: str,
+    watch: Any,
+) -> tuple[Run, str]:  # fmt: skip
+    """Train with settings chosen on inner folds; the run, and what was chosen."""
+    from mmsurv_train.nested import train_nested
+    from mmsurv_train.sweep.plan import make_plan
+    from mmsurv_train.sweep.recipe import load_sweep_recipe
+
+    if row is not None:
+        raise click.UsageError("--inner-folds chooses among the recipe's rows: leave --row out.")
+    plan = make_plan(load_sweep_recipe(name), overrides)
+    if len(plan.configurations) == 1:
+        raise click.UsageError(f"--inner-folds: {plan.source} has one configuration, so there is nothing to choose.")
+    run, selection = train_nested(plan, sources, out, inner_folds=inner_folds, command=command, **watch.callbacks())
+    return run, selection.text()
 
 
 @click.command()

@@ -386,7 +386,10 @@ def load_train_recipe(name_or_path: str, *, row: str | None = None) -> TrainReci
     """
     table, source = load_recipe(name_or_path, RECIPES)
     if table.get("grid"):
-        raise ConfigError(f"{source} has a grid, so it is many settings: train them all with mmsurv sweep.")
+        raise ConfigError(
+            f"{source} has a grid, so it is many settings: train them all with mmsurv sweep, or have one chosen "
+            "inside each training part with --inner-folds."
+        )
     table = {name: value for name, value in table.items() if name not in SWEEP_TABLES}
     rows = take_rows(table, source)
     if row is None and rows:

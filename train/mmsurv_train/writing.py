@@ -6,6 +6,7 @@ written ``run``'s.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.results import Scored
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mmsurv.split import Split
     from mmsurv_train.fit import Fitted
 
@@ -47,15 +50,25 @@ class Result:
     split: Split
     fitted: Fitted
     scored: Scored
+    recipe: TrainRecipe | None = None
+    """Where it is not everyone's: settings that were chosen for this fold."""
 
 
-def write_run(out: Path, origin: Origin, folds: Mapping[int, Result]) -> None:
+def write_run(out: Path, origin: Origin, folds: Mapping[int, Result], *, selection: pd.DataFrame | None = None) -> None:
     """Write the run folder ``out``: of one split, or of a cross-validation where there are several folds.
+
+    Args:
+        out: must be free.
+        origin: what all folds were made from.
+        folds: by number.
+        selection: how settings were chosen, if they were.
 
     Raises:
         RunError: ``out`` is taken or cannot be written.
     """
     with new_run(out) as folder:
+        if selection is not None:
+            runs.write_csv(folder / runs.SELECTION, selection)
         if len(folds) == 1:
             (result,) = folds.values()
             _write_split(folder, out, origin, result)
@@ -95,6 +108,8 @@ def record(data: Inputs, sources: Sources, *, command: str, device: str) -> dict
 def _write_split(folder: Path, out: Path, origin: Origin, result: Result) -> None:
     """Write the run of one split into ``folder``, which will stand at ``out``."""
     fitted, scored = result.fitted, result.scored
+    if result.recipe is not None:
+        origin = dataclasses.replace(origin, recipe=result.recipe)
     runs.write_config(folder, origin.config(out), kind=runs.RUN)
     runs.write_weights(folder, fitted.model.state_dict())
     runs.write_json(folder / runs.PREPROCESS, fitted.preprocess.to_table())

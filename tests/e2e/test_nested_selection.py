@@ -1,0 +1,104 @@
+"""Settings chosen on inner folds of each training part, as typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mmsurv.cli import main
+from mmsurv.split import make_folds, read_split
+from mmsurv_train import run as runs
+from mmsurv_train.nested import inner_splits
+
+RECIPE = """
+[model]
+name = "rna"
+rna_widths = []
+[fit]
+epochs = 3
+device = "cpu"
+[evaluate]
+n_bootstrap = 0
+[grid]
+"fit.learning_rate" = [1e-6, 0.1]
+"""
+
+
+@pytest.fixture
+def mmsurv(capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit, match=r"\d") as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(str(stop.value.code)), out, err
+
+    return run
+
+
+@pytest.fixture
+def data(study: Path, tmp_path: Path) -> list[object]:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return ["--recipe", tmp_path / "recipe.toml", "--clinical", study / "clinical.csv", "--rna", study / "rna.csv"]
+
+
+def test_each_fold_has_its_own_settings_and_the_note_says_how_many_were_tried(mmsurv, data, tmp_path) -> None:
+    code, out, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 4, "-o", tmp_path / "run")
+    assert code == 0, err
+    assert "settings: 2 tried on 4 inner folds of each training part; chosen: " in out
+    run = runs.read_run(tmp_path / "run")
+    table = pd.read_csv(run.path / runs.SELECTION)
+    assert len(table) == 6
+    assert table.groupby("fold")["chosen"].sum().tolist() == [1, 1, 1]
+    best = table.loc[table.groupby("fold")["c_index"].idxmax(), "configuration"].tolist()
+    assert table[table["chosen"] == 1]["configuration"].tolist() == best
+    selection = run.provenance["selection"]
+    assert (selection["n_settings_tried"], list(selection["chosen"].values())) == (2, best)
+    rates = [fold.config["recipe"]["fit"]["learning_rate"] for fold in run.folds()]
+    assert [f"learning_rate={rate:g}" for rate in rates] == best
+    code, out, _ = mmsurv("evaluate", tmp_path / "run")
+    assert (code, "identical to" in out) == (0, True)
+
+
+def test_the_test_part_has_no_part_in_the_choice(mmsurv, data, study, tmp_path) -> None:
+    """Other outcomes of the test patients of a split choose the same, by the same numbers."""
+    mmsurv("train", *data, "--inner-folds", 2, "-o", tmp_path / "run")
+    tested = read_split(tmp_path / "run" / runs.SPLIT).cases("test")
+    clinical = pd.read_csv(study / "clinical.csv")
+    clinical.loc[clinical["case_id"].isin(tested), "survival_months"] += 50
+    clinical.to_csv(tmp_path / "clinical.csv", index=False)
+    data[3] = tmp_path / "clinical.csv"
+    mmsurv("train", *data, "--inner-folds", 2, "-o", tmp_path / "other")
+    before, now = ((tmp_path / name / runs.SELECTION).read_bytes() for name in ("run", "other"))
+    assert before == now
+
+
+def test_inner_folds_hold_the_training_and_validation_patients_only() -> None:
+    names = pd.Index([f"case-{i:02d}" for i in range(40)], name="case_id")
+    cases = pd.DataFrame({"event": [True, False] * 20}, index=names)
+    outer = make_folds(cases, n_folds=4, seed=0)[0]
+    inner = inner_splits(outer, cases, 3, seed=0)
+    inside = {*outer.cases("train"), *outer.cases("validation")}
+    assert len(inner) == 3
+    assert all(set(split.parts.index) == inside for split in inner)
+
+
+@pytest.mark.parametrize(
+    ("grid", "code", "message"),
+    [
+        ('"fit.epochs" = [2]', 2, "has one configuration, so there is nothing to choose"),
+        ('"model.name" = ["rna", "late"]', 2, "settings are chosen for one model on the same patients; models differ"),
+    ],
+)
+def test_what_cannot_be_chosen_among_is_refused(mmsurv, data, tmp_path, grid, code, message) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE.split("[grid]")[0] + f"[grid]\n{grid}\n")
+    found, _, err = mmsurv("train", *data, "--inner-folds", 2, "-o", tmp_path / "run")
+    assert (found, message in err) == (code, True)
+
+
+def test_without_inner_folds_a_recipe_with_a_grid_is_refused_with_both_ways(mmsurv, data, tmp_path) -> None:
+    code, _, err = mmsurv("train", *data, "-o", tmp_path / "run", "--json")
+    assert code == 2
+    assert "train them all with mmsurv sweep" in err
+    assert "--inner-folds" in err
