@@ -24,12 +24,16 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
 
 def _block(floors: Mapping[str, Any]) -> list[str]:
     width, found = max(map(len, floors)), []
-    for name in sorted(floors, key=lambda one: (len(floors[one]["inputs"]), one)):
-        floor = floors[name]
+    for name, floor in ordered(floors):
         estimate, mean = floor["c_index"], floor.get("fold_mean")
         folds = "" if mean is None or mean["mean"] is None else f"  folds {number(mean['mean'])}"
         found.append(f"  {name.ljust(width)}  {number(estimate['value'])}  {interval(estimate)}{folds}".rstrip())
     return found
+
+
+def ordered(floors: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """By the number of inputs, then by name: the same order from memory and from a file."""
+    return sorted(floors.items(), key=lambda item: (len(item[1]["inputs"]), item[0]))
 
 
 def best(metrics: Mapping[str, Any]) -> tuple[str, float] | None:

@@ -129,6 +129,16 @@ def test_the_numbers_are_those_of_the_runs(trained: Path) -> None:
     assert summary.fold_mean(read_run(trained / "cv").metrics, "case") in html
 
 
+def test_floors_stand_beside_their_model(trained: Path) -> None:
+    run = read_run(trained / "joint")
+    html = page(trained, "joint")
+    own = run.metrics["parts"]["test"]["case"]["c_index"]["value"]
+    for name, floor in run.metrics["floors"].items():
+        value = floor["c_index"]["value"]
+        for cell in (name, f"{value:.3f}", f"{own - value:+.3f}"):
+            assert f"<td>{cell}" in html
+
+
 def test_seeds_stand_beside_their_ensemble(trained: Path) -> None:
     html, metrics = page(trained, "seeds", "cv"), read_run(trained / "seeds").metrics
     assert "out-of-fold, 2 folds, ensemble of 2 seeds" in html

@@ -18,7 +18,7 @@ from mmsurv.provenance import differences
 from mmsurv_train import crossval, metrics, summary
 from mmsurv_train import run as runs
 from mmsurv_train.compare import differences as paired
-from mmsurv_train.report import figures
+from mmsurv_train.report import figures, floors
 from mmsurv_train.report import survival as survivals
 from mmsurv_train.run import Run
 
@@ -99,6 +99,7 @@ def describe(found: Sequence[Run], notes: Sequence[str]) -> dict[str, Any]:
         "has_folds": any(run.kind == runs.CROSS_VALIDATION for run in found),
         "has_seeds": any(summary.n_seeds(run.metrics) > 1 for run in found),
         "comparison": _comparison(found, labels),
+        **floors.sections(found, labels),
         **survivals.sections(found, labels),
         "paired": paired.of_report(found, labels),
         "cohorts": _grouped(found, labels, _cohort),

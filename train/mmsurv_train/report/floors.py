@@ -1,0 +1,41 @@
+"""The floors of the runs on the page: a table of what simple models come to on the same patients.
+
+Owns the choice of rows and the words of the section; the page's rest is ``content``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmsurv_train import floor_summary
+from mmsurv_train.digits import NONE, interval, number
+
+if TYPE_CHECKING:
+    from mmsurv_train.run import Run
+
+HEADS = ("model", "floor", "looks at", "C-index", "folds’ mean", "model − floor")
+PATTERN_HEADS = ("model", "patients have", "C-index", "patients (events)")
+
+
+def sections(found: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
+    """Rows of both tables; empty where no run has any."""
+    floors, patterns = [], []
+    for run, label in zip(found, labels, strict=True):
+        part = "test" if "test" in run.metrics["parts"] else "out-of-fold"
+        own = run.metrics["parts"][part]["case"]["c_index"]["value"]
+        for name, floor in floor_summary.ordered(run.metrics.get("floors", {})):
+            value, mean = floor["c_index"]["value"], floor.get("fold_mean", {}).get("mean")
+            gap = NONE if own is None or value is None else f"{own - value:+.3f}"
+            floors.append((label, name, ", ".join(floor["inputs"]), _cell(floor), number(mean), gap))
+        for name, one in floor_summary.ordered(run.metrics.get("patterns", {})):
+            patterns.append((label, name, _cell(one), f"{one['n']} ({one['events']})"))
+    return {
+        "floors": {"heads": HEADS, "rows": floors},
+        "patterns": {"heads": PATTERN_HEADS, "rows": patterns},
+    }
+
+
+def _cell(one: dict[str, Any]) -> str:
+    value, between = number(one["c_index"]["value"]), interval(one["c_index"])
+    return value if between == NONE else f"{value} [{between}]"
