@@ -90,7 +90,9 @@ def test_keys_that_stand_beside_a_dataclasss_own_are_named_as_well(key: str, mes
 
 
 def test_an_unknown_recipe_names_the_shipped_ones_once() -> None:
-    with pytest.raises(ConfigError, match=r"^'zzz' is neither a file nor a shipped recipe\. Shipped: abmil, bag-size, "):
+    with pytest.raises(
+        ConfigError, match=r"^'zzz' is neither a file nor a shipped recipe\. Shipped: abmil, bag-size, "
+    ):
         config.load_recipe("zzz", "mmsurv_train.recipes")
     with pytest.raises(ConfigError, match=r"Did you mean 'default'\? Shipped: abmil, bag-size, "):
         config.load_recipe("defalt", "mmsurv_train.recipes")

@@ -135,7 +135,7 @@ def test_floors_stand_beside_their_model(trained: Path) -> None:
     own = run.metrics["parts"]["test"]["case"]["c_index"]["value"]
     for name, floor in run.metrics["floors"].items():
         value = floor["c_index"]["value"]
-        for cell in (name, f"{value:.3f}", f"{own - value:+.3f}"):
+        for cell in (name, f"{value:.3f}", f"{own - value:+.3f}".replace("-", "−")):
             assert f"<td>{cell}" in html
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from matplotlib.figure import Figure
 from mmsurv_train import metrics
 
 LOW, HIGH, INK, FAINT = "#1f6f8b", "#b4431c", "#1f2933", "#9aa5b1"
+LABEL_WIDTH = 24
+"""Characters of a label beside the axes."""
+
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mmsurv",
@@ -126,10 +130,15 @@ def comparison(bars: Sequence[Bar], *, key: str, title: str, description: str) -
         axes.plot([bar.value], [y], marker, color=colour, markersize=6, linestyle="none", label=label or None)
         labelled.add(bar.level)
     axes.set(yticks=range(len(models)), ylim=(len(models) - 0.5, -0.5), xlabel="C-index (0.5 = chance)")
-    axes.set_yticklabels(models)
+    axes.set_yticklabels([_broken(model) for model in models])
     if labelled:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, fontsize=9)
     return _markup(figure, key=key, title=title, description=description)
+
+
+def _broken(label: str) -> str:
+    """A long label in lines that fit beside the axes."""
+    return "\n".join(textwrap.wrap(label, LABEL_WIDTH)) or label
 
 
 @mpl.rc_context(STYLE)
