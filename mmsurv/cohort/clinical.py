@@ -114,7 +114,10 @@ def _choose(path: Path, columns: tuple[str, ...], options: CohortOptions, outcom
     find_case = find_column if from_slides else require_column
     case = find_case(path, columns, options.case_column, CASE_COLUMNS, what="case", option="--case-column")
     outcome = _outcome_columns(path, columns, options, outcome_optional)
-    further = tuple(require_given(path, columns, name, option="--clinical-column") for name in options.clinical_columns)
+    further = tuple(
+        require_given(path, columns, name, option="--clinical-column or --clinical-variable")
+        for name in options.clinical_columns
+    )
     rna = tuple(name for name in columns if name.startswith(RNA_PREFIX)) if options.rna is None else ()
     histology = histology_column(columns)
     return ClinicalColumns(case=case, slide=slide, outcome=outcome, further=further, rna=rna, histology=histology)

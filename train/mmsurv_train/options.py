@@ -124,7 +124,7 @@ def overlay(settings: TrainRecipe, options: Mapping[str, Any]) -> TrainRecipe:
     tables: dict[str, Any] = {"split": split}
     for name, value in given.items():
         table, key = OVERRIDES[name]
-        source = f"--{name.replace('_', '-')}"
+        source = "--input" if name == "inputs" else f"--{name.replace('_', '-')}"
         tables[table] = replace(tables.get(table, getattr(settings, table)), source, **{key: value})
     return replace(settings, "the options", **tables)  # only all together need they fit each other
 

@@ -1,0 +1,94 @@
+"""What a model looks at, as typed: inputs, clinical variables, losses, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mmsurv.cli import main
+from mmsurv_train import run as runs
+
+
+@pytest.fixture
+def mmsurv(capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit, match=r"\d") as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(str(stop.value.code)), out, err
+
+    return run
+
+
+@pytest.fixture
+def data(study: Path, tmp_path: Path) -> list[object]:
+    """The study with an age and a grade, and its store."""
+    rows = pd.read_csv(study / "clinical.csv")
+    number = rows["case_id"].str[-2:].astype(int)
+    rows["age"], rows["grade"] = 40 + number, number.mod(3).map({0: "II", 1: "III", 2: "IV"})
+    rows.to_csv(tmp_path / "clinical.csv", index=False)
+    tables = ["--clinical", tmp_path / "clinical.csv", "--rna", study / "rna.csv", "--store", study / "store"]
+    return [*tables, "--epochs", 2, "--bootstrap", 0, "--device", "cpu"]
+
+
+MODELS = {
+    "cross-attention": [],
+    "tanh-cross-attention": ["--model", "tanh-cross-attention"],
+    "co-attention": ["--model", "co-attention", "--gene-sets"],
+    "joint": ["--model", "joint"],
+    "early": ["--model", "early"],
+    "late": ["--model", "late"],
+    "genomic-cnn": ["--model", "genomic-cnn"],
+    "abmil": ["--model", "abmil"],
+    "patch-gcn": ["--model", "patch-gcn"],
+    "wsi-mean": ["--model", "wsi-mean"],
+    "rna": ["--model", "rna"],
+    "clinical": ["--model", "clinical"],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_with_clinical_variables_and_is_computed_again(mmsurv, data, tmp_path, name) -> None:
+    options = list(MODELS[name])
+    if name == "co-attention":
+        (tmp_path / "sets.gmt").write_text("one\t-\tA\tB\tC\tD\tE\n")
+        options.append(tmp_path / "sets.gmt")
+    variables = ["--clinical-variable", "age", "--clinical-variable", "grade"]
+    code, out, err = mmsurv("train", *options, *variables, *data, "-o", tmp_path / "run")
+    assert code == 0, err
+    assert "floors, case level" in out
+    run = runs.read_run(tmp_path / "run")
+    assert run.metrics["model"] == name
+    assert "clinical" in run.metrics["floors"]
+    (tmp_path / "sets.gmt").unlink(missing_ok=True)  # what was matched is in the run
+    assert mmsurv("evaluate", tmp_path / "run")[0] == 0
+
+
+def test_inputs_say_what_a_model_looks_at(mmsurv, data, tmp_path) -> None:
+    options = ["--model", "abmil", "--input", "wsi", "--input", "rna"]
+    assert mmsurv("train", *options, *data, "-o", tmp_path / "run")[0] == 0
+    assert set(runs.read_run(tmp_path / "run").metrics["floors"]) == {"wsi", "rna", "late"}
+
+
+def test_the_loss_is_chosen_by_name(mmsurv, data, tmp_path) -> None:
+    assert mmsurv("train", "--model", "rna", "--loss", "nll", *data, "-o", tmp_path / "run")[0] == 0
+    run = runs.read_run(tmp_path / "run")
+    assert run.predictions.cases["risk"].between(-4, 0).all()  # minus a sum of survival over four intervals
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--model", "abmil", "--input", "rna"], 2, "--input: model.inputs must have wsi for the model abmil"),
+        (["--model", "patch-gcn", "--bag-size", 5], 2, "the model patch-gcn needs bags.size = 0"),
+        (["--model", "clinical"], 2, "looks at clinical variables, and none are named: add --clinical-variable COLUMN"),
+        (["--model", "co-attention"], 2, "the model co-attention needs gene sets: name a GMT file, --gene-sets"),
+        (["--clinical-variable", "agee"], 1, "no column 'agee', which --clinical-column or --clinical-variable names"),
+        (["--model", "late", "--loss", "nll"], 2, "the model late is a Cox regression"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_remedy(mmsurv, data, tmp_path, options, code, message) -> None:
+    found, _, err = mmsurv("train", *options, *data, "-o", tmp_path / "run")
+    assert (found, message in err) == (code, True), err
