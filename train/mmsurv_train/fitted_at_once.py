@@ -34,7 +34,7 @@ def fitted_course(network: Network, patients: Patients, bags: Bags | None, known
         found = [patients.slides[row] for row in network.validation]
         width = network.preprocess.feature_dim
         pooled = torch.cat([bags.mean(slides).cpu() if slides else torch.zeros(1, width) for slides in found])[None]
-    out_MBK = stack.model.outputs(known.of(rows), pooled)
+    out_MBK = stack.model.outputs(known.to(torch.device("cpu")).of(rows), pooled)
     assert network.frozen.base is not None
     train = network.train
     sets = RiskSets(

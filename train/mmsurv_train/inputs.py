@@ -220,6 +220,21 @@ def _find(absolute: Path, from_run: str | None, name: str, run: Path) -> str:
     raise RunError(f"{run}: the run's {name} is neither at {absolute} nor at {relative}. Say where with --{name}.")
 
 
+def gene_sets_digest(recipe: TrainRecipe) -> str | None:
+    """SHA-256 of the file of gene sets, where the model takes any: a training is not gone on with by another.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    path = recipe.model.gene_sets
+    if recipe.model.name != "co-attention" or path is None:
+        return None
+    try:
+        return provenance.file_digest(Path(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
 def with_columns(options: CohortOptions, columns: Sequence[str]) -> CohortOptions:
     """The options with further clinical columns to be read."""
     further = [name for name in columns if name not in options.clinical_columns]

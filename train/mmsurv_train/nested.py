@@ -208,6 +208,7 @@ def _require_alike(plan: Plan) -> None:
     for what, of in (
         ("models", lambda planned: planned.recipe.model.name),
         ("inputs", lambda planned: planned.recipe.inputs),
+        ("whether patients may lack modalities", lambda planned: planned.recipe.may_lack),
         ("clinical variables", lambda planned: planned.recipe.clinical.columns),
     ):
         if len({of(planned) for planned in plan.configurations}) > 1:

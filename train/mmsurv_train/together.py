@@ -155,6 +155,7 @@ def _request(
         "splits": {one.name: asked.split_digest(one.split) for one in members},
         "cohort": {**reading, "complete_cases": sources.complete_cases},
         "digests": data.digests,
+        "gene_sets": {one.name: inputs.gene_sets_digest(one.recipe) for one in configurations},
         "cases": list(data.cohort.cases.index),
         "versions": provenance.versions(),
         "device": device,

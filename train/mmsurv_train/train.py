@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsurv import provenance
 from mmsurv.errors import MmsurvError
 from mmsurv_train import place
 from mmsurv_train import run as runs
@@ -136,7 +137,8 @@ def _passes(configurations: Iterable[Configuration], sources: Sources) -> dict[s
             "tiles": recipe.needs_tiles,
             "rna": recipe.needs_rna or sources.complete_cases,
             "slides": recipe.needs_tiles or sources.complete_cases,
-            "clinical": "clinical" in recipe.inputs,
+            # Columns are read for all of a pass, so they must be everyone's.
+            f"clinical{provenance.fingerprint(list(recipe.clinical.columns))[:8]}": "clinical" in recipe.inputs,
             "any": recipe.may_lack,
         }
         device = recipe.fit.device.replace(":", "")

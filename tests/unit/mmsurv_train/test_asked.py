@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mmsurv.errors import RunError
+from mmsurv.errors import ConfigError, RunError
 from mmsurv_train import predict
 from mmsurv_train.asked import run_as_asked
+from mmsurv_train.inputs import gene_sets_digest
 from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
 from mmsurv_train.train import Configuration, train, train_all
 
@@ -144,3 +145,17 @@ def test_a_device_counts_by_what_it_comes_to(sources, steps, tmp_path, monkeypat
     assert run_as_asked(tmp_path / "run", on("auto")).kind == "run"  # the same setting: wherever it was trained
     with pytest.raises(RunError, match=r"device  cpu → cuda \(another\)"):
         run_as_asked(tmp_path / "run", on("cpu"))
+
+
+def test_a_training_is_not_gone_on_with_by_another_file_of_gene_sets(tmp_path):
+    path = tmp_path / "sets.gmt"
+    model = ModelSettings(name="co-attention", gene_sets=str(path))
+    digests = []
+    for genes in ("A\tB", "A\tC"):
+        path.write_text(f"one\t-\t{genes}\n")
+        digests.append(gene_sets_digest(TrainRecipe(model=model)))
+    assert digests[0] != digests[1]
+    assert gene_sets_digest(TrainRecipe()) is None
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"sets\.gmt: cannot be read"):
+        gene_sets_digest(TrainRecipe(model=model))

@@ -6,11 +6,20 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmsurv_train import run as runs
 from mmsurv_train import writing
-from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, RnaSettings, SplitSettings, TrainRecipe
+from mmsurv_train.recipe import (
+    ClinicalSettings,
+    EvaluateSettings,
+    FitSettings,
+    ModelSettings,
+    RnaSettings,
+    SplitSettings,
+    TrainRecipe,
+)
 from mmsurv_train.train import Configuration, train, train_all
 
 RECIPE = TrainRecipe(
@@ -119,3 +128,26 @@ def test_a_pass_stopped_while_it_wrote_keeps_what_it_wrote_and_trains_nothing_ag
     assert steps == []
     assert [run.provenance["command"] for run in found.values()] == ["first", "second"]
     assert not (tmp_path / "unfinished").exists()
+
+
+def test_configurations_of_other_clinical_variables_are_read_apart(sources, study, tmp_path):
+    rows = pd.read_csv(study / "clinical.csv")
+    rows["age"], rows["size"] = rows["case_id"].str[-2:].astype(float), rows["case_id"].str[-1:].astype(float)
+    rows.to_csv(tmp_path / "clinical.csv", index=False)
+    cohort = dataclasses.replace(sources.cohort, clinical=str(tmp_path / "clinical.csv"))
+    sources = dataclasses.replace(sources, cohort=cohort)
+    model = ModelSettings(name="clinical")
+    wanted = {
+        name: dataclasses.replace(RECIPE, model=model, clinical=ClinicalSettings(columns=(name,)))
+        for name in ("age", "size")
+    }
+    found = train_all(
+        [Configuration(name=name, recipe=recipe) for name, recipe in wanted.items()],
+        sources,
+        {name: tmp_path / name for name in wanted},
+        checkpoint_folder=tmp_path / "checkpoint",
+        command="test",
+    )
+    for name, run in found.items():
+        assert run.config["recipe"]["clinical"]["columns"] == [name]
+        assert list(run.metrics["floors"]) == ["clinical"]

@@ -58,6 +58,10 @@ class Known:
         """What is known of some patients."""
         return self._each(lambda value: value[:, rows.to(value.device)])
 
+    def to(self, device: torch.device) -> Known:
+        """The same on a device."""
+        return self._each(lambda value: value.to(device))
+
     def for_networks(self, networks: int) -> Known:
         """The same for so many networks, from what is known by one."""
         return self._each(lambda value: value.expand(networks, *value.shape[1:]))
