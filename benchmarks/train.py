@@ -125,7 +125,7 @@ def same_weights(fitted: Fitted) -> FieldModel:
             "key.weight": state["cross_attention.key.weight"] / sd_D,
             "value.weight": value_ED,
             "value.bias": state["cross_attention.value.bias"] - value_ED @ mean_D,
-            "head.weight": state["head.1.weight"],
+            "head.weight": state["head.linear.weight"],
         }
     )
     return model
