@@ -249,10 +249,11 @@ telling them apart.
 On inner splits of the training parts and on generator seeds 1 to 3 only: a fold is left out, three of the others
 train (an eighth validates), one is the inner test. At least 117 settings were tried there, most of them of the
 attention model: offsets or learnt RNA, components of RNA (2 to 32, or all genes) and of tiles (10 to 32, or all
-features), heads, widths, dropout of attention, weight of the second loss, learning rates, penalties, epochs, early stopping. The
-recipes were then committed, and the five folds scored once with generator seeds 10 to 14. Two choices carried most of
-it: a query from three components of RNA instead of all genes, with eight of ten attention weights dropped in
-training; and standing on the penalised regression, with a second loss that makes the attention learn on its own.
+features), heads, widths, dropout of attention, weight of the second loss, learning rates, penalties, epochs, early
+stopping. The recipes were then committed, and the five folds scored once with generator seeds 10 to 14. Two choices
+carried most of it: a query from three components of RNA instead of all genes, with eight of ten attention weights
+dropped in training; and standing on the penalised regression, with a second loss that makes the attention learn on
+its own.
 
 What to hold against these numbers: with clinical variables the planted tiles add nothing to RNA and clinical
 variables. The default's gain over RNA alone differed between sets of inner splits, from none to 0.013. Three
