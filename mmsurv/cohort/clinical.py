@@ -118,9 +118,25 @@ def _choose(path: Path, columns: tuple[str, ...], options: CohortOptions, outcom
         require_given(path, columns, name, option="--clinical-column or --clinical-variable")
         for name in options.clinical_columns
     )
+    _refuse_known(path, further, case=case, slide=slide, outcome=outcome)
     rna = tuple(name for name in columns if name.startswith(RNA_PREFIX)) if options.rna is None else ()
     histology = histology_column(columns)
     return ClinicalColumns(case=case, slide=slide, outcome=outcome, further=further, rna=rna, histology=histology)
+
+
+def _refuse_known(
+    path: Path, further: Sequence[str], *, case: str | None, slide: str | None, outcome: OutcomeColumns | None
+) -> None:
+    """Raises CohortError: a clinical variable is an id or the outcome, which a model must not see."""
+    known = {case: "the case id", slide: "the slide"}
+    if outcome is not None:
+        known |= {outcome.time: "the time to the event", outcome.event: "the event"}
+    for name in further:
+        if name in known:
+            raise CohortError(
+                f"{path}: column {name!r} is {known[name]}, and no clinical variable: a model that sees it has nothing "
+                "to predict. Leave it out of --clinical-column and --clinical-variable."
+            )
 
 
 def _outcome_columns(

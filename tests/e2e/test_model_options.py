@@ -86,6 +86,9 @@ def test_the_loss_is_chosen_by_name(mmsurv, data, tmp_path) -> None:
         (["--model", "clinical"], 2, "looks at clinical variables, and none are named: add --clinical-variable COLUMN"),
         (["--model", "co-attention"], 2, "the model co-attention needs gene sets: name a GMT file, --gene-sets"),
         (["--clinical-variable", "agee"], 1, "no column 'agee', which --clinical-column or --clinical-variable names"),
+        (["--clinical-variable", "survival_months"], 1, "'survival_months' is the time to the event, and no clinical"),
+        (["--clinical-variable", "vital_status"], 1, "column 'vital_status' is the event, and no clinical variable"),
+        (["--clinical-variable", "case_id"], 1, "column 'case_id' is the case id, and no clinical variable"),
         (["--model", "late", "--loss", "nll"], 2, "the model late is a Cox regression"),
     ],
 )

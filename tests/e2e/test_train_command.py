@@ -269,6 +269,7 @@ def test_groups_of_patients_are_measured_apart_and_computed_again(mmsurv, study,
     rows = pd.read_csv(study / "clinical.csv")
     number = rows["case_id"].str[-2:].astype(int)
     rows["oncotree_code"], rows["side"] = np.where(number % 2, "GBM", "ODG"), np.where(number % 3, "left", "right")
+    rows["age"] = 30 + number
     rows.to_csv(tmp_path / "clinical.csv", index=False)
     (tmp_path / "recipe.toml").write_text(RECIPE.replace('"joint"', '"rna"'))
     data = ["--recipe", tmp_path / "recipe.toml", "--clinical", tmp_path / "clinical.csv", "--rna", study / "rna.csv"]
@@ -280,9 +281,9 @@ def test_groups_of_patients_are_measured_apart_and_computed_again(mmsurv, study,
     found = runs.read_run(tmp_path / "run")
     assert [one["by"] for one in found.metrics["strata"]] == ["GBM and LGG", "values"]
     assert "side" not in found.predictions.cases
-    code, _, err = mmsurv("train", *data, "--stratum", "survival_months", "-o", tmp_path / "other")
+    code, _, err = mmsurv("train", *data, "--stratum", "age", "-o", tmp_path / "other")
     assert code == 1
-    assert "'survival_months' has 38 values, and strata are at most 12" in err
+    assert "'age' has 38 values, and strata are at most 12" in err
     code, _, err = mmsurv("train", *data, "--stratum", "sid", "-o", tmp_path / "other")
     assert "Did you mean 'side'" in err
 

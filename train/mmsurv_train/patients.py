@@ -44,7 +44,10 @@ def scorable_cases(
     else:
         for modality in having if only is None else only:
             ids = having[modality]
-            cases = _leave_out(cases, ids, WHAT[modality], name)
+            # Who lacks what is asked about is scored all the same, by what there is: nobody is left out of the model.
+            cases = (
+                _leave_out(cases, ids, WHAT[modality], name) if only is None else [one for one in cases if one in ids]
+            )
     if not cases:
         raise CohortError(f"No case of the cohort has all that the model {name} needs.")
     return cases

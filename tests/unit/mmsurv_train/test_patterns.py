@@ -42,6 +42,12 @@ def test_patients_without_slides_or_without_rna_are_trained_on_and_predicted(sou
     assert evaluate(run.path).identical
 
 
+def test_nobody_is_said_to_be_left_out_who_is_not(sources, tmp_path, caplog):
+    recipe = dataclasses.replace(RECIPE, evaluate=EvaluateSettings(n_bootstrap=0, floors=False))
+    train(recipe, sources, tmp_path / "run", command="test")
+    assert "left out of model" not in caplog.text
+
+
 def test_of_folds_they_are_pooled_and_printed(sources, tmp_path):
     recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=2))
     run = train(recipe, sources, tmp_path / "run", command="test")
