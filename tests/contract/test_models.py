@@ -18,7 +18,7 @@ from mmsurv_train.floors import RidgeCox, Stacked
 from mmsurv_train.floors.stacked import FittedStack, Part
 from mmsurv_train.frozen import Frozen
 from mmsurv_train.modalities import LOOKS, MODELS
-from mmsurv_train.models import build_model, model_names, narrow
+from mmsurv_train.models import Known, build_model, model_names, narrow
 from mmsurv_train.recipe import ModelSettings
 
 GENES, DIM, PATIENTS, CLINICAL = 6, 5, 8, 3
@@ -252,3 +252,17 @@ def test_what_a_base_says_is_added_to_the_risk(name, inputs):
     torch.testing.assert_close(added[0].double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
     assert model.beside.rna is None
     assert model.beside.clinical is None
+
+
+def test_what_is_hidden_is_not_known_to_the_base(name, inputs):
+    """In training as at prediction: the share of a hidden modality is 0."""
+    _, rna, clinical = inputs
+    if name in ("wsi-mean", "rna", "clinical", "late"):
+        return  # no base beside tiles
+    dims = Dims(features=DIM, genes=GENES, clinical=CLINICAL, base=True, gene_sets=DIMS.gene_sets)
+    model = build_model(ModelSettings(name=name, modality_dropout=0.5, **SETTINGS), dims, seeds=[3]).eval()
+    model.take_frozen([Frozen(base=FittedStack(stack=STACK, out_of_fold=np.zeros(0)))])
+    has = {"wsi": torch.ones(1, PATIENTS, dtype=torch.bool), "rna": torch.zeros(1, PATIENTS, dtype=torch.bool)}
+    shares = {"rna": torch.full((1, PATIENTS), 7.0), "clinical": torch.full((1, PATIENTS), 2.0)}
+    known = Known(rna=rna[None], clinical=clinical[None], base=torch.full((1, PATIENTS), 9.0), shares=shares, has=has)
+    assert model.base_risk(known).tolist() == [[2.0] * PATIENTS]

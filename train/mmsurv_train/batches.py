@@ -37,6 +37,6 @@ def patient_batches(event_B: np.ndarray, size: int, *, seed: int, epoch: int) ->
 
 def training_slides(case_id: str, slides: Sequence[str], settings: BagSettings, draw: Draw) -> list[str]:
     """Slides of a patient's bag in one step: all, or the one drawn, so that no risk set holds a patient twice."""
-    if settings.unit == "case":
+    if settings.unit == "case" or not slides:  # a patient who lacks slides has an empty bag
         return list(slides)
     return [slides[draw.number(case_id) % len(slides)]]

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 
-from mmsurv.errors import CohortError, ConfigError, MmsurvError, SplitError
+from mmsurv.errors import ConfigError, MmsurvError, SplitError
 from mmsurv_train.bags import Bags
 from mmsurv_train.checkpoint import Checkpoint, SavedPass
 from mmsurv_train.fitted_at_once import fitted_course
@@ -149,7 +150,7 @@ def fit_many(
     for index, job in enumerate(jobs):
         try:
             networks += prepared.networks(index, job)
-        except (SplitError, CohortError) as error:
+        except MmsurvError as error:  # also of a file of gene sets
             failed[index] = FitFailed(error=error)
     results: dict[int, list[Any]] = {index: [] for index in range(len(jobs))}
     fitted_at_once = [network for network in networks if network.recipe.model.name == "late"]
@@ -233,10 +234,19 @@ class _Preparation:
             return self._values[key]
         with_base = (*key, id(network.frozen))
         if with_base not in self._values:
-            base_P = base_of(network.frozen, case_ids, network.train, preprocess, recipe, *data)
-            base_1P = torch.from_numpy(base_P)[None].to(self.device, self.dtype)
-            self._values[with_base] = dataclasses.replace(self._values[key], base=base_1P)
+            found = base_of(network.frozen, case_ids, network.train, preprocess, recipe, *data)
+            assert found is not None
+            base_P, shares = found
+            self._values[with_base] = dataclasses.replace(
+                self._values[key],
+                base=self._of_one(base_P),
+                shares={name: self._of_one(share_P) for name, share_P in shares.items()},
+            )
         return self._values[with_base]
+
+    def _of_one(self, values_P: np.ndarray) -> torch.Tensor:
+        """Values of all patients as one network knows them, (1, P)."""
+        return torch.from_numpy(values_P)[None].to(self.device, self.dtype)
 
     def forget(self) -> None:
         """Let go of what the networks of a pass shared."""

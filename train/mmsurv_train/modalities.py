@@ -36,6 +36,8 @@ class Looks:
     """Unless the recipe says otherwise."""
     needs: tuple[Modality, ...]
     """What it makes no sense without."""
+    tiles: bool = True
+    """Whether it can look at tiles."""
 
 
 LOOKS: dict[ModelName, Looks] = {
@@ -49,8 +51,8 @@ LOOKS: dict[ModelName, Looks] = {
     "abmil": Looks(("wsi",), ("wsi",)),
     "patch-gcn": Looks(("wsi",), ("wsi",)),
     "wsi-mean": Looks(("wsi",), ("wsi",)),
-    "rna": Looks(("rna",), ("rna",)),
-    "clinical": Looks(("clinical",), ("clinical",)),
+    "rna": Looks(("rna",), ("rna",), tiles=False),
+    "clinical": Looks(("clinical",), ("clinical",), tiles=False),
 }
 
 

@@ -208,6 +208,7 @@ def _require_alike(plan: Plan) -> None:
     for what, of in (
         ("models", lambda planned: planned.recipe.model.name),
         ("inputs", lambda planned: planned.recipe.inputs),
+        ("numbers of seeds", lambda planned: planned.recipe.fit.n_seeds),
         ("whether patients may lack modalities", lambda planned: planned.recipe.may_lack),
         ("clinical variables", lambda planned: planned.recipe.clinical.columns),
     ):

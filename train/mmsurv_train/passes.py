@@ -164,7 +164,7 @@ class Pass:
         for row in patients.tolist():
             slides = self.patients.slides[row]
             split = settings.unit == "slide" and self.bags is not None
-            bags += [(row, [slide]) for slide in slides] if split else [(row, slides)]
+            bags += [(row, [slide]) for slide in slides] if split and slides else [(row, slides)]
         owner = np.array([row for row, _ in bags])
         turn = Turn(
             slides=[slides for _, slides in bags],
@@ -312,7 +312,7 @@ def _means_by(owner_X: np.ndarray, out_XK: Tensor, patients: np.ndarray) -> Tens
     """The mean output of each patient's bags, (B, K), in the order of ``patients``."""
     order = np.argsort(patients, kind="stable")
     place_X = torch.from_numpy(order[np.searchsorted(patients[order], owner_X)])
-    if len(owner_X) == len(patients):
+    if np.array_equal(np.sort(place_X.numpy()), np.arange(len(patients))):  # a bag for each
         return torch.empty_like(out_XK).index_copy(0, place_X, out_XK)
     total = torch.zeros(len(patients), out_XK.shape[1], dtype=torch.float64).index_add(0, place_X, out_XK.double())
     return total / torch.bincount(place_X, minlength=len(patients))[:, None]

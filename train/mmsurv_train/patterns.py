@@ -13,6 +13,7 @@ import pandas as pd
 
 from mmsurv_train.bags import Bags
 from mmsurv_train.modalities import Modality
+from mmsurv_train.patients import modalities_of
 from mmsurv_train.predict import predict_many
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.risk_columns import RiskColumns
@@ -50,7 +51,12 @@ def predict_patterns(
     if not patterns:
         return [None for _ in members]
     found: list[dict[str, pd.Series]] = [{} for _ in members]
+    having = modalities_of(members[0][2], cohort, bags)
     for name, modalities in patterns.items():
+        if not set.intersection(*(having[one] for one in modalities)):
+            for columns in found:
+                columns[name] = pd.Series(dtype=float)  # nobody has all of these
+            continue
         for columns, tables in zip(found, predict_many(members, cohort, bags, only=modalities), strict=True):
             columns[name] = tables.cases.set_index("case_id")["risk"]
     return [_columns(columns, split, patterns) for columns, split in zip(found, splits, strict=True)]

@@ -158,16 +158,20 @@ def base_of(
     recipe: TrainRecipe,
     cohort: Cohort,
     bags: Bags | None,
-) -> np.ndarray | None:
-    """The base's risks (P,) of all patients: of the training patients (rows ``train``, in the order of the fit) those
-    out of fold. None where there is no base."""
+) -> tuple[np.ndarray, dict[Modality, np.ndarray]] | None:
+    """The base's risks (P,) of all patients, and each modality's share of them: of the training patients (rows
+    ``train``, in the order of the fit) those out of fold. None where there is no base."""
     if frozen.base is None or not recipe.has_base:
         return None
     modalities = list(frozen.base.stack.parts)
     values, has = values_of(case_ids, modalities, preprocess, recipe, cohort, bags)
     risk_P = frozen.base.stack.risk(values, has)
     risk_P[train] = frozen.base.out_of_fold
-    return risk_P
+    shares = {}
+    for modality, part in frozen.base.stack.parts.items():
+        shares[modality] = np.where(has[modality], part.risk(values[modality]), 0.0)
+        shares[modality][train] = frozen.base.shares[modality]
+    return risk_P, shares
 
 
 def known_of(

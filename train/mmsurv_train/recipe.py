@@ -106,6 +106,10 @@ class ModelSettings:
 
     def _check_inputs(self) -> None:
         _check(len(set(self.inputs)) == len(self.inputs), f"model.inputs names one twice: {', '.join(self.inputs)}")
+        _check(
+            LOOKS[self.name].tiles or "wsi" not in self.inputs,
+            f"the model {self.name} cannot look at tiles: leave wsi out of model.inputs, or take another model",
+        )
         lacking = [name for name in LOOKS[self.name].needs if self.inputs and name not in self.inputs]
         _check(
             not lacking,
@@ -321,6 +325,10 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         name, bags = self.model.name, self.bags
+        _check(
+            not self.clinical.columns or "clinical" in self.inputs,
+            "clinical.columns names variables and model.inputs lacks clinical: add it (--input clinical), or name none",
+        )
         _check(
             name != "late" or self.fit.loss != "nll",
             "the model late is a Cox regression: fit.loss must be cox-efron or cox-breslow",

@@ -122,7 +122,14 @@ def test_a_stack_is_the_same_after_json(made_up):
 )
 def test_floors_are_of_the_inputs(inputs, names):
     model = ModelSettings(name="late", inputs=inputs)
-    assert list(floors_of(TrainRecipe(model=model, clinical=ClinicalSettings(columns=("age",))))) == names
+    columns = ("age",) if "clinical" in inputs else ()
+    assert list(floors_of(TrainRecipe(model=model, clinical=ClinicalSettings(columns=columns)))) == names
+
+
+def test_a_column_that_varies_by_rounding_only_has_no_weight(made_up):
+    x_BC, *rest = made_up
+    x_BC[:, 2] = 12.345678
+    assert RidgeScore.fit(x_BC, *rest).model.weight[2] == 0
 
 
 @pytest.mark.parametrize("folds", [0, 2])

@@ -275,3 +275,42 @@ def test_a_checkpoint_of_other_work_or_a_damaged_one_is_refused(cohort, bags, tm
     (tmp_path / "pass-0.safetensors").write_bytes(b"half")
     with pytest.raises(RunError, match=r"pass-0.safetensors is no checkpoint.*Delete"):
         fit_many(jobs, cohort, bags, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("unit", ["case", "slide"])
+@pytest.mark.parametrize("name", ["joint", "cross-attention", "abmil"])
+def test_patients_without_slides_train_and_validate_on_what_they_have(cohort, bags, name, unit):
+    """As many bags as patients, though one has two and one has none: what is judged is still each patient's own."""
+    lacking = [case for part in ("train", "validation") for case in splits(cohort)[0].cases(part)[:2]]
+    slides = cohort.slides[~cohort.slides["case_id"].isin(lacking)]
+    model = {"modality_dropout": 0.3, "inputs": ("wsi", "rna")}
+    this = recipe(name=name, model=model, bags={"unit": unit}, epochs=2)
+    holed = dataclasses.replace(cohort, slides=slides)
+    fitted = fit(this, holed, bags, splits(cohort)[0])
+    risks = predict(fitted, this, holed, bags).cases.set_index("case_id")["risk"]
+    validation = sorted(splits(cohort)[0].cases("validation"))
+    outcomes = cohort.cases.loc[validation]
+    loss = neg_log_partial_likelihood(
+        torch.from_numpy(risks[validation].to_numpy()),
+        torch.from_numpy(outcomes["time"].to_numpy()),
+        torch.from_numpy(outcomes["event"].to_numpy()),
+    )
+    best = fitted.history.set_index("epoch").loc[fitted.best_epoch[0], "validation_loss"]
+    assert best == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_one_job_that_cannot_be_fitted_stops_no_other(cohort, bags, tmp_path):
+    (tmp_path / "alien.gmt").write_text("one\t-\tX\tY\n")
+    alien = recipe(name="co-attention", model={"gene_sets": str(tmp_path / "alien.gmt"), "least_genes": 1}, epochs=1)
+    first, *_ = splits(cohort)
+    bad, good = fit_many(
+        [FitJob(recipe=alien, split=first), FitJob(recipe=recipe(epochs=1), split=first)], cohort, bags
+    )
+    assert isinstance(bad, FitFailed)
+    assert isinstance(good.history, pd.DataFrame)
+
+
+@pytest.mark.parametrize("inputs", [("wsi",), ("rna",)])
+def test_late_fusion_of_one_modality_is_its_score(cohort, bags, inputs):
+    this = recipe(name="late", model={"inputs": inputs})
+    assert np.isfinite(predict(fit(this, cohort, bags, splits(cohort)[0]), this, cohort, bags).cases["risk"]).all()

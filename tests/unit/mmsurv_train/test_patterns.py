@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmsurv_train import floor_summary
@@ -67,3 +68,19 @@ def test_who_has_all_is_predicted_as_with_nothing_hidden(sources, tmp_path):
     lacking = table.index[table["rna"].isna()]
     np.testing.assert_allclose(table["wsi"][lacking], risk[lacking], atol=1e-6)
     assert not np.allclose(table["wsi"].dropna(), risk[table["wsi"].dropna().index])
+
+
+def test_a_combination_that_nobody_has_is_blank(sources, study, tmp_path):
+    """Half of the cases have slides only, half RNA only."""
+    rna = pd.read_csv(study / "rna.csv")
+    rna[rna["case_id"].str[-2:].astype(int) >= 20].to_csv(tmp_path / "rna.csv", index=False)
+    clinical = pd.read_csv(study / "clinical.csv")
+    later = clinical["case_id"].str[-2:].astype(int) >= 20
+    clinical.loc[later, "slide_id"] = np.nan
+    clinical.drop_duplicates(["case_id", "slide_id"]).to_csv(tmp_path / "clinical.csv", index=False)
+    cohort = dataclasses.replace(sources.cohort, clinical=str(tmp_path / "clinical.csv"), rna=str(tmp_path / "rna.csv"))
+    run = train(RECIPE, dataclasses.replace(sources, cohort=cohort), tmp_path / "run", command="test")
+    table = runs.read_csv(run.path / runs.PATTERN_PREDICTIONS)
+    assert table[["wsi", "rna", "wsi+rna"]].notna().sum().tolist() == [20, 20, 0]
+    assert run.metrics["patterns"]["wsi+rna"]["n"] == 0
+    assert evaluate(run.path).identical

@@ -17,6 +17,7 @@ from mmsurv_train.options import recipe_of, train_recipe_names
 from mmsurv_train.recipe import (
     RECIPES,
     BagSettings,
+    ClinicalSettings,
     EvaluateSettings,
     FitSettings,
     ModelSettings,
@@ -140,6 +141,12 @@ def test_a_resolved_recipe_survives_its_config_file(tmp_path):
     [
         (ModelSettings, {"dim": 10, "heads": 3}, "must be a multiple of model.heads"),
         (ModelSettings, {"heads": 0}, "model.heads must be at least 1"),
+        (ModelSettings, {"name": "rna", "inputs": ("wsi", "rna")}, "the model rna cannot look at tiles"),
+        (
+            TrainRecipe,
+            {"model": ModelSettings(inputs=("wsi", "rna")), "clinical": ClinicalSettings(columns=("age",))},
+            "model.inputs lacks clinical",
+        ),
         (ModelSettings, {"rna_widths": (0,)}, "model.rna_widths must be positive"),
         (ModelSettings, {"dropout": 1.0}, "model.dropout must be at least 0 and below 1"),
         (BagSettings, {"size": -1}, "bags.size must be 0"),

@@ -161,7 +161,8 @@ def inner_folds(ids: Sequence[str], event_B: np.ndarray, n_folds: int) -> np.nda
 def _rotated(x_BC: np.ndarray) -> tuple[np.ndarray, Any]:
     """Standardised columns, rotated where there are more than patients; and the way back to raw coefficients."""
     mean_C, sd_C = x_BC.mean(0), x_BC.std(0)
-    sd_C = np.where(sd_C > 0, sd_C, np.inf)  # a column that does not vary has no weight
+    rounding_C = np.finfo(np.float64).eps * len(x_BC) * np.abs(x_BC).max(0, initial=0)
+    sd_C = np.where(sd_C > rounding_C, sd_C, np.inf)  # a column that does not vary has no weight
     scaled_BC = (x_BC - mean_C) / sd_C
     rotation_CR: np.ndarray | None = None
     if x_BC.shape[1] > x_BC.shape[0]:

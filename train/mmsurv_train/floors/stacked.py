@@ -10,7 +10,7 @@ Shape suffixes: B patients, C columns of a modality, S scores.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,8 @@ class FittedStack:
     stack: Stacked
     out_of_fold: np.ndarray
     """Risks (B,) of the training patients by scores that never saw them."""
+    shares: Mapping[Modality, np.ndarray] = field(default_factory=dict)
+    """Of each modality, what adds up to them."""
 
 
 def stack(scores: Mapping[Modality, RidgeScore], time_B: np.ndarray, event_B: np.ndarray,
@@ -128,7 +130,8 @@ def stack(scores: Mapping[Modality, RidgeScore], time_B: np.ndarray, event_B: np
         modality: Part(model=score.model, mean=mean, sd=sd, weight=float(weight))
         for (modality, score), (mean, sd), weight in zip(scores.items(), scales, weight_S, strict=True)
     }
-    return FittedStack(stack=Stacked(parts=parts), out_of_fold=x_BS @ weight_S)
+    shares = {modality: x_BS[:, index] * weight_S[index] for index, modality in enumerate(scores)}
+    return FittedStack(stack=Stacked(parts=parts), out_of_fold=x_BS @ weight_S, shares=shares)
 
 
 def _weights(x_BS: np.ndarray, time_B: np.ndarray, event_B: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ class Known:
     """Coded clinical variables (M, B, C)."""
     base: Tensor | None = None
     """The base's risks (M, B), where they are not to be computed: those of training patients are out of fold."""
+    shares: Mapping[Modality, Tensor] = field(default_factory=dict)
+    """Each modality's share of ``base``, (M, B): that of one that is hidden must not be known."""
     has: Mapping[Modality, Tensor] = field(default_factory=dict)
     """Who has a modality, (M, B) bool; everyone where a modality is not named."""
 
@@ -78,18 +80,20 @@ class Known:
         if len(networks) == 1:
             return first
         has = {name: torch.cat([one.has[name] for one in networks]) for name in first.has}
+        shares = {name: torch.cat([one.shares[name] for one in networks]) for name in first.shares}
         values = {
             name: torch.cat([getattr(one, name) for one in networks])
             for name in ("rna", "clinical", "base")
             if getattr(first, name) is not None
         }
-        return cls(**values, has=has)
+        return cls(**values, shares=shares, has=has)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Known:
         values = {
             name: change(getattr(self, name)) for name in ("rna", "clinical", "base") if getattr(self, name) is not None
         }
-        return Known(**values, has={name: change(has) for name, has in self.has.items()})
+        shares, has = ({name: change(value) for name, value in of.items()} for of in (self.shares, self.has))
+        return Known(**values, shares=shares, has=has)
 
 
 def hide(known: Known, model: SurvivalModel) -> Known:

@@ -89,14 +89,16 @@ class GenomicCnn(_Means):
     def __init__(self, settings: Sequence[ModelSettings], dims: Dims) -> None:
         super().__init__(settings, dims)
         self.hidden, width = relu_layers(settings, dims.features, self.noise)
+        self.n_genes = 0 if dims.base else dims.genes  # a base has them already
         self.genes = Dropout([one.rna_dropout for one in settings], self.noise)
-        self.genes_stand_in = StandIn(len(settings), dims.genes, "rna") if may_lack(settings) and dims.genes else None
+        lacks = may_lack(settings) and self.n_genes
+        self.genes_stand_in = StandIn(len(settings), dims.genes, "rna") if lacks else None
         self.beside = Beside(settings, dims, self.noise, rna=False)
-        self.head = Head(settings, dims, self.noise, dropped=width, kept=dims.genes + self.beside.clinical_width)
+        self.head = Head(settings, dims, self.noise, dropped=width, kept=self.n_genes + self.beside.clinical_width)
 
     def answer(self, known: Known, pooled: Pooled) -> Tensor:
         _, kept = self.beside(known)
-        if self.dims.genes:
+        if self.n_genes:
             genes_MBG = self.genes(known.need("rna"))
             kept = [genes_MBG if self.genes_stand_in is None else self.genes_stand_in(genes_MBG, known), *kept]
         return self.head([self.hidden(part) for part in self.image(known, pooled)], kept)

@@ -81,15 +81,18 @@ class Base(nn.Module):
 
     def forward(self, known: Known) -> Tensor:
         """(M, B)."""
-        if known.base is not None:
+        if known.base is not None and not known.has:
             return known.base
         shares = []
         for name in self.modalities:
-            weight_MX, shift_M = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_shift")
-            share_MB = torch.einsum("mbx,mx->mb", known.need(name), weight_MX) + shift_M[:, None]
+            share_MB = known.shares[name] if name in known.shares else self._share(name, known)
             has_MB = known.has.get(name)
             shares.append(share_MB if has_MB is None else torch.where(has_MB, share_MB, 0.0))
         return torch.stack(shares).sum(0)
+
+    def _share(self, name: Modality, known: Known) -> Tensor:
+        weight_MX, shift_M = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_shift")
+        return torch.einsum("mbx,mx->mb", known.need(name), weight_MX) + shift_M[:, None]
 
 
 TABLES: tuple[Modality, ...] = ("rna", "clinical")
@@ -103,7 +106,7 @@ class Beside(nn.Module):
         self, settings: Sequence[ModelSettings], dims: Dims, noise: Noise, *, rna: bool = True, clinical: bool = True
     ) -> None:
         super().__init__()
-        self.base = Base(len(settings), dims) if dims.base else None
+        self.base = Base(len(settings), dims) if dims.base and (dims.genes or dims.clinical) else None
         rna, clinical = rna and not dims.base, clinical and not dims.base
         self.rna = Embedding(settings, dims, noise, "rna") if rna and dims.genes else None
         self.clinical = Embedding(settings, dims, noise, "clinical") if clinical and dims.clinical else None
