@@ -153,6 +153,8 @@ def _compare(run: Run, scored: Scored) -> list[str]:
         lines += _compare_bytes(run, runs.PATTERN_PREDICTIONS, runs.csv_bytes(scored.patterns.predictions))
     if scored.floors is not None:
         lines += _compare_bytes(run, runs.FLOOR_PREDICTIONS, runs.csv_bytes(scored.floors.predictions))
+        if scored.floors.table:  # pooled floors have none: each fold has its own
+            lines += _compare_bytes(run, runs.FLOORS, runs.json_text(scored.floors.table).encode())
     return lines
 
 
@@ -198,7 +200,10 @@ def _numbered(value: Any) -> Any:
 
 
 def _compare_bytes(run: Run, name: str, computed: bytes) -> list[str]:
-    return [] if (run.path / name).read_bytes() == computed else [f"{run.path / name}: differs from what is computed"]
+    place = run.path / name
+    if not place.is_file():  # files that only some runs have are not asked for when the folder is opened
+        return [f"{place}: missing; it is computed for this run"]
+    return [] if place.read_bytes() == computed else [f"{place}: differs from what is computed"]
 
 
 def _why(run: Run) -> list[str]:

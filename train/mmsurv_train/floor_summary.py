@@ -26,7 +26,7 @@ def _block(floors: Mapping[str, Any]) -> list[str]:
     width, found = max(map(len, floors)), []
     for name, floor in ordered(floors):
         estimate, mean = floor["c_index"], floor.get("fold_mean")
-        folds = "" if mean is None or mean["mean"] is None else f"  folds {number(mean['mean'])}"
+        folds = "" if mean is None or mean["mean"] is None else f"  folds {number(mean['mean'])} ± {number(mean['sd'])}"
         found.append(f"  {name.ljust(width)}  {number(estimate['value'])}  {interval(estimate)}{folds}".rstrip())
     return found
 
@@ -36,23 +36,29 @@ def ordered(floors: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(floors.items(), key=lambda item: (len(item[1]["inputs"]), item[0]))
 
 
-def best(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The floor of the greatest C-index, and that; None where none has one."""
-    values = {name: floor["c_index"]["value"] for name, floor in metrics.get("floors", {}).items()}
-    known = {name: value for name, value in values.items() if value is not None}
-    if not known:
-        return None
-    name = max(known, key=lambda one: known[one])
-    return name, known[name]
+def gap(model: Mapping[str, Any], floor: Mapping[str, Any]) -> float | None:
+    """The model's C-index less the floor's; None where one has none, or where they are of other patients: a floor has
+    no risk for a patient who lacks its input, and C-indices of other patients say nothing of the models.
+
+    Args:
+        model: what was measured of the model on the reported part, by case.
+        floor: what was measured of the floor.
+    """
+    own, other = model["c_index"]["value"], floor["c_index"]["value"]
+    return None if own is None or other is None or model["n"] != floor["n"] else float(own - other)
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
     """Whether the model is above the best floor, in one sentence."""
     part = "test" if "test" in metrics["parts"] else "out-of-fold"
-    value, floor = metrics["parts"][part]["case"]["c_index"]["value"], best(metrics)
-    if value is None or floor is None:
+    model, floors = metrics["parts"][part]["case"], dict(ordered(metrics["floors"]))
+    found = {name: gap(model, floor) for name, floor in floors.items()}
+    gaps = {name: by for name, by in found.items() if by is not None}
+    if not gaps:
         return f"Model against floors: {NONE}"
-    by = value - floor[1]
-    word = "above" if by > 0 else "not above"
-    remedy = f"For an interval: mmsurv compare RUN RUN:{floor[0]}"
-    return f"The model is {word} its best floor, {floor[0]} ({by:+.3f}). {remedy}"
+    best = min(gaps, key=lambda name: gaps[name])
+    word = "above" if gaps[best] > 0 else "not above"
+    remedy = f"For an interval: mmsurv compare RUN RUN:{best}"
+    fewer = [name for name, floor in floors.items() if floor["n"] != model["n"]]
+    beside = f" Of fewer patients, so not held against it: {', '.join(fewer)}." if fewer else ""
+    return f"The model is {word} its best floor, {best} ({gaps[best]:+.3f}).{beside} {remedy}"

@@ -174,8 +174,34 @@ def test_without_floors_where_the_recipe_says_so(sources, tmp_path):
 )
 def test_the_verdict_says_whether_the_model_is_above_its_best_floor(value, said):
     floors = {
-        "rna": {"inputs": ["rna"], "c_index": {"value": 0.6}},
-        "wsi": {"inputs": ["wsi"], "c_index": {"value": 0.5}},
+        "rna": {"inputs": ["rna"], "n": 40, "c_index": {"value": 0.6}},
+        "wsi": {"inputs": ["wsi"], "n": 40, "c_index": {"value": 0.5}},
     }
-    metrics = {"parts": {"test": {"case": {"c_index": {"value": value}}}}, "floors": floors}
+    metrics = {"parts": {"test": {"case": {"n": 40, "c_index": {"value": value}}}}, "floors": floors}
     assert said in floor_summary.verdict(metrics)
+
+
+def test_a_floor_of_fewer_patients_is_not_held_against_the_model():
+    floors = {
+        "rna": {"inputs": ["rna"], "n": 38, "c_index": {"value": 0.8}},
+        "late": {"inputs": ["wsi", "rna"], "n": 40, "c_index": {"value": 0.6}},
+    }
+    metrics = {"parts": {"test": {"case": {"n": 40, "c_index": {"value": 0.7}}}}, "floors": floors}
+    said = floor_summary.verdict(metrics)
+    assert "is above its best floor, late (+0.100). Of fewer patients, so not held against it: rna." in said
+    del floors["late"]
+    assert floor_summary.verdict(metrics) == "Model against floors: –"
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_evaluate_detects_other_coefficients_of_a_floor_and_missing_files(sources, tmp_path, folds):
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=folds))
+    run = train(recipe, sources, tmp_path / "run", command="test")
+    fitted = (run.folds() or [run])[-1].path / runs.FLOORS
+    table = runs.read_json(fitted)
+    table["floors"]["rna"]["weight"][0] += 1e-12
+    runs.write_json(fitted, table)
+    (run.path / runs.FLOOR_PREDICTIONS).unlink()
+    found = evaluate(run.path).differences
+    assert f"{fitted}: differs from what is computed" in found
+    assert f"{run.path / runs.FLOOR_PREDICTIONS}: missing; it is computed for this run" in found

@@ -23,10 +23,10 @@ def sections(found: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
     floors, patterns = [], []
     for run, label in zip(found, labels, strict=True):
         part = "test" if "test" in run.metrics["parts"] else "out-of-fold"
-        own = run.metrics["parts"][part]["case"]["c_index"]["value"]
+        own = run.metrics["parts"][part]["case"]
         for name, floor in floor_summary.ordered(run.metrics.get("floors", {})):
-            value, mean = floor["c_index"]["value"], floor.get("fold_mean", {}).get("mean")
-            gap = NONE if own is None or value is None else f"{own - value:+.3f}".replace("-", "−")
+            mean, by = floor.get("fold_mean", {}).get("mean"), floor_summary.gap(own, floor)
+            gap = NONE if by is None else f"{by:+.3f}".replace("-", "−")
             floors.append((label, name, ", ".join(floor["inputs"]), _cell(floor), number(mean), gap))
         for name, one in floor_summary.ordered(run.metrics.get("patterns", {})):
             patterns.append((label, name, _cell(one), f"{one['n']} ({one['events']})"))
