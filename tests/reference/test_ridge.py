@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from lifelines import CoxPHFitter
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
@@ -37,6 +39,17 @@ def test_more_columns_than_patients_are_fitted_in_the_space_of_the_patients():
     theirs = CoxPHSurvivalAnalysis(alpha=score.model.penalty, ties="breslow", tol=1e-12)
     theirs.fit(scaled, Surv.from_arrays(event_B, time_B))
     np.testing.assert_allclose(score.model.risk(x_BC), scaled @ theirs.coef_, atol=1e-6)
+
+
+def test_coefficients_equal_lifelines():
+    """Their penalty is of the mean log likelihood and of columns divided by their sample standard deviation; without
+    ties Efron's likelihood, which they have, is Breslow's."""
+    x_BC, time_B, event_B = cohort(60, 4, tied=False)
+    sd_C = x_BC.std(0, ddof=1)
+    table = pd.DataFrame(x_BC).assign(time=time_B, event=event_B)
+    theirs = CoxPHFitter(penalizer=0.1).fit(table, "time", "event", fit_options={"precision": 1e-12})
+    (ours,) = ridge_path(x_BC / sd_C, time_B, event_B, [0.1 * len(x_BC)])
+    np.testing.assert_allclose(ours / sd_C, theirs.params_.to_numpy(), atol=1e-6)
 
 
 def test_the_likelihood_is_the_one_that_scikit_survival_maximises():
