@@ -6,6 +6,7 @@ to another case. Also reads the single-file form, in which RNA stands beside the
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mmsurv.cohort.ids import case_id_of, slide_id_of
 from mmsurv.cohort.options import (
     CASE_COLUMNS,
     EVENT_COLUMNS,
+    OUTCOME_NAMES,
     SLIDE_COLUMNS,
     TIME_COLUMNS,
     CohortOptions,
@@ -28,6 +30,8 @@ from mmsurv.cohort.outcome import Outcome, OutcomeColumns, read_outcome
 from mmsurv.cohort.reading import Layout, Table, is_missing, parse_number, place, read_table
 from mmsurv.errors import BadSlideIdError, CohortError
 from mmsurv.store.ids import check_slide_id
+
+logger = logging.getLogger("mmsurv")
 
 RNA_PREFIX = "rna_"
 
@@ -65,12 +69,17 @@ class Clinical:
     """GBM, LGG or None of each of ``cases``, named as its column; None where the table has no such column."""
 
 
-def read_clinical(options: CohortOptions, *, outcome_optional: bool = False) -> Clinical:
+NAMED_BY = "--clinical-column, --clinical-variable or --stratum names"
+"""Who asks for a further column, unless a run does."""
+
+
+def read_clinical(options: CohortOptions, *, outcome_optional: bool = False, named_by: str = NAMED_BY) -> Clinical:
     """Read the clinical table that ``options`` describe.
 
     Args:
         options: which table, and what its columns mean.
         outcome_optional: keep cases without an outcome, and read a table that has neither of the two columns.
+        named_by: who asks for further columns, for the message where one is not there.
 
     Raises:
         CohortError: a column is not found or ambiguous; a row's id, time or event cannot be believed; two rows
@@ -82,7 +91,7 @@ def read_clinical(options: CohortOptions, *, outcome_optional: bool = False) -> 
     chosen: list[ClinicalColumns] = []
 
     def choose(columns: tuple[str, ...]) -> Layout:
-        chosen.append(_choose(path, columns, options, outcome_optional))
+        chosen.append(_choose(path, columns, options, outcome_optional, named_by))
         return _layout(chosen[0])
 
     table = read_table(path, choose)
@@ -108,16 +117,15 @@ def read_clinical(options: CohortOptions, *, outcome_optional: bool = False) -> 
     )
 
 
-def _choose(path: Path, columns: tuple[str, ...], options: CohortOptions, outcome_optional: bool) -> ClinicalColumns:
+def _choose(
+    path: Path, columns: tuple[str, ...], options: CohortOptions, outcome_optional: bool, named_by: str
+) -> ClinicalColumns:
     slide = find_column(path, columns, options.slide_column, SLIDE_COLUMNS, what="slide", option="--slide-column")
     from_slides = slide is not None and options.id_rule != "none"
     find_case = find_column if from_slides else require_column
     case = find_case(path, columns, options.case_column, CASE_COLUMNS, what="case", option="--case-column")
     outcome = _outcome_columns(path, columns, options, outcome_optional)
-    further = tuple(
-        require_given(path, columns, name, option="--clinical-column or --clinical-variable")
-        for name in options.clinical_columns
-    )
+    further = tuple(require_given(path, columns, name, named_by=named_by) for name in options.clinical_columns)
     _refuse_known(path, further, case=case, slide=slide, outcome=outcome)
     rna = tuple(name for name in columns if name.startswith(RNA_PREFIX)) if options.rna is None else ()
     histology = histology_column(columns)
@@ -131,11 +139,12 @@ def _refuse_known(
     known = {case: "the case id", slide: "the slide"}
     if outcome is not None:
         known |= {outcome.time: "the time to the event", outcome.event: "the event"}
+    known |= {name: "an outcome" for name in further if name.lower() in OUTCOME_NAMES and name not in known}
     for name in further:
         if name in known:
             raise CohortError(
                 f"{path}: column {name!r} is {known[name]}, and no clinical variable: a model that sees it has nothing "
-                "to predict. Leave it out of --clinical-column and --clinical-variable."
+                "to predict. Leave it out of --clinical-column, --clinical-variable and --stratum."
             )
 
 
@@ -284,7 +293,23 @@ def _one_value_each(table: Table, rows: Mapping[str, Sequence[int]], column: str
     numbers = [number for number in parsed if number is not None and not math.isinf(number)]
     if len(numbers) == len(cells):
         return pd.Series(numbers, index=labels, dtype="float64")
+    _warn_of_strays(table, column, rows, cells, parsed)
     return pd.Series([None if is_missing(cell) else cell for cell in cells], index=labels, dtype=object)
+
+
+def _warn_of_strays(
+    table: Table, column: str, rows: Mapping[str, Sequence[int]], cells: list[str], parsed: list[float | None]
+) -> None:
+    """Warn of a column of numbers that a few cells of text make one of text."""
+    strays = [index for index, number in enumerate(parsed) if number is None or math.isinf(number)]
+    n_numbers = sum(number is not None and math.isfinite(number) for number in parsed)
+    if n_numbers > len(strays):
+        first = strays[0]
+        where = place(table.path, table.row(list(rows.values())[first][0]), column)
+        logger.warning(
+            "%s: %r is no number, and %d other cells are: the whole column is read as text, each value a level of its "
+            "own. Correct the cell, or leave it blank.", where, cells[first], n_numbers,
+        )  # fmt: skip
 
 
 def _slides(table: Table, slide_ids: list[str], case_ids: list[str], column: str | None) -> pd.DataFrame:

@@ -21,7 +21,7 @@ def find_column(
         CohortError: the given name is not a column, or several known names are.
     """
     if given is not None:
-        return require_given(path, columns, given, option=option)
+        return require_given(path, columns, given, named_by=f"{option} names")
     found = [name for name in known if name in columns]
     if len(found) > 1:
         raise CohortError(
@@ -43,8 +43,8 @@ def require_column(
     return column
 
 
-def require_given(path: Path, columns: Sequence[str], given: str, *, option: str) -> str:
-    """``given``, if it is a column.
+def require_given(path: Path, columns: Sequence[str], given: str, *, named_by: str) -> str:
+    """``given``, if it is a column; ``named_by`` says who asks for it, such as "--time-column names".
 
     Raises:
         CohortError: it is not; the message has the nearest one.
@@ -53,7 +53,7 @@ def require_given(path: Path, columns: Sequence[str], given: str, *, option: str
         return given
     close = difflib.get_close_matches(given, columns, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}?" if close else f"Found: {_some(columns)}."
-    raise CohortError(f"{path}: no column {given!r}, which {option} names. {hint}")
+    raise CohortError(f"{path}: no column {given!r}, which {named_by}. {hint}")
 
 
 def _some(columns: Sequence[str], limit: int = 12) -> str:

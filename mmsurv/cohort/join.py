@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmsurv.cohort.clinical import Clinical, read_clinical
+from mmsurv.cohort.clinical import NAMED_BY, Clinical, read_clinical
 from mmsurv.cohort.ids import case_id_of
 from mmsurv.cohort.options import CohortOptions
 from mmsurv.cohort.report import JoinReport
@@ -60,7 +60,11 @@ class Cohort:
 
 
 def load_cohort(
-    options: CohortOptions, *, store_slides: Iterable[str] | None = None, outcome_optional: bool = False
+    options: CohortOptions,
+    *,
+    store_slides: Iterable[str] | None = None,
+    outcome_optional: bool = False,
+    named_by: str = NAMED_BY,
 ) -> Cohort:
     """Read the tables and join them.
 
@@ -69,12 +73,13 @@ def load_cohort(
         store_slides: ids of the slides that have features. Where the clinical table lists slides, those of them in
             the store are kept; where it does not, a slide's case follows from its id by ``options.id_rule``.
         outcome_optional: for patients to predict: keep cases without an outcome, and read a table without outcomes.
+        named_by: who asks for further columns, for the message where one is not there.
 
     Raises:
         CohortError: a table cannot be believed (the message has file, row and column), no RNA profile belongs to a
             case, or no slide of the store does.
     """
-    clinical = read_clinical(options, outcome_optional=outcome_optional)
+    clinical = read_clinical(options, outcome_optional=outcome_optional, named_by=named_by)
     rna = read_rna(options) if options.rna else read_rna_of_clinical(clinical, options)
     in_store = None if store_slides is None else set(store_slides)
     listed, strangers = _listed_slides(clinical, in_store, options)

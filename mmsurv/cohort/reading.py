@@ -101,6 +101,11 @@ def read_table(path: Path, choose: Callable[[tuple[str, ...]], Layout], *, error
     return table
 
 
+def read_columns(path: Path) -> tuple[str, ...]:
+    """Names of a table's columns; raises what :func:`read_table` does."""
+    return read_table(path, lambda _columns: Layout(text=())).columns
+
+
 def _read_delimited(path: Path, choose: Callable[[tuple[str, ...]], Layout], error: ErrorType) -> Table:
     delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
     try:

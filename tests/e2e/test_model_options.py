@@ -28,6 +28,7 @@ def data(study: Path, tmp_path: Path) -> list[object]:
     rows = pd.read_csv(study / "clinical.csv")
     number = rows["case_id"].str[-2:].astype(int)
     rows["age"], rows["grade"] = 40 + number, number.mod(3).map({0: "II", 1: "III", 2: "IV"})
+    rows["survival_days"], rows["OS.time"] = 30 * rows["survival_months"], rows["survival_months"]
     rows.to_csv(tmp_path / "clinical.csv", index=False)
     tables = ["--clinical", tmp_path / "clinical.csv", "--rna", study / "rna.csv", "--store", study / "store"]
     return [*tables, "--epochs", 2, "--bootstrap", 0, "--device", "cpu"]
@@ -66,6 +67,31 @@ def test_every_model_trains_with_clinical_variables_and_is_computed_again(mmsurv
     assert mmsurv("evaluate", tmp_path / "run")[0] == 0
 
 
+@pytest.mark.parametrize("model", ["early", "late"])
+def test_fusion_without_tiles_needs_no_store(mmsurv, data, tmp_path, model) -> None:
+    del data[4:6]
+    options = ["--model", model, "--input", "rna", "--input", "clinical", "--clinical-variable", "age"]
+    code, out, err = mmsurv("train", *options, *data, "-o", tmp_path / "run")
+    assert (code, "rna+clinical" in out) == (0, True), err
+    assert mmsurv("evaluate", tmp_path / "run")[0] == 0
+
+
+@pytest.mark.parametrize("options", [["--model", "abmil", "--input", "wsi"], ["--input", "wsi", "--model", "abmil"]])
+def test_the_order_of_options_makes_no_difference(mmsurv, data, tmp_path, options) -> None:
+    code, _, err = mmsurv("train", *options, *data, "-o", tmp_path / "run")
+    assert code == 0, err
+
+
+def test_a_column_of_numbers_with_a_stray_word_is_read_as_text_and_said(mmsurv, data, tmp_path, caplog) -> None:
+    rows = pd.read_csv(data[1])
+    rows["age"] = rows["age"].astype(object)
+    rows.loc[rows["case_id"] == "case-03", "age"] = "old"
+    rows.to_csv(data[1], index=False)
+    code, _, err = mmsurv("train", "--model", "clinical", "--clinical-variable", "age", *data, "-o", tmp_path / "run")
+    said = caplog.text + err
+    assert (code, "column 'age': 'old' is no number, and 39 other cells are" in said) == (0, True), said
+
+
 def test_inputs_say_what_a_model_looks_at(mmsurv, data, tmp_path) -> None:
     options = ["--model", "abmil", "--input", "wsi", "--input", "rna"]
     assert mmsurv("train", *options, *data, "-o", tmp_path / "run")[0] == 0
@@ -85,13 +111,22 @@ def test_the_loss_is_chosen_by_name(mmsurv, data, tmp_path) -> None:
         (["--model", "patch-gcn", "--bag-size", 5], 2, "the model patch-gcn needs bags.size = 0"),
         (["--model", "clinical"], 2, "looks at clinical variables, and none are named: add --clinical-variable COLUMN"),
         (["--model", "co-attention"], 2, "the model co-attention needs gene sets: name a GMT file, --gene-sets"),
-        (["--clinical-variable", "agee"], 1, "no column 'agee', which --clinical-column or --clinical-variable names"),
+        (["--clinical-variable", "agee"], 1, "no column 'agee', which --clinical-column, --clinical-variable or"),
         (["--clinical-variable", "survival_months"], 1, "'survival_months' is the time to the event, and no clinical"),
         (["--clinical-variable", "vital_status"], 1, "column 'vital_status' is the event, and no clinical variable"),
         (["--clinical-variable", "case_id"], 1, "column 'case_id' is the case id, and no clinical variable"),
         (["--model", "late", "--loss", "nll"], 2, "the model late is a Cox regression"),
+        (["--clinical-variable", "survival_days"], 1, "column 'survival_days' is an outcome, and no clinical variable"),
+        (["--clinical-variable", "OS.time"], 1, "column 'OS.time' is an outcome, and no clinical variable"),
+        (["--clinical-variable", "time"], 2, "--clinical-variable: clinical.columns cannot name 'time'"),
+        (["--clinical-variable", "age"] * 2, 2, "--clinical-variable: clinical.columns names 'age' more than once"),
+        (["--stratum", "time"], 2, "--stratum: evaluate.stratum cannot name 'time'"),
+        (["--stratum", "agee"], 1, "no column 'agee', which --clinical-column, --clinical-variable or --stratum names"),
+        (["--gene-sets", "clinical.csv"], 2, "--gene-sets: the model cross-attention takes no gene sets"),
+        (["--model", "co-attention", "--gene-sets", "clinical.csv"], 1, "Is it a GMT file?"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_remedy(mmsurv, data, tmp_path, options, code, message) -> None:
+    options = [data[1] if option == "clinical.csv" else option for option in options]
     found, _, err = mmsurv("train", *options, *data, "-o", tmp_path / "run")
     assert (found, message in err) == (code, True), err

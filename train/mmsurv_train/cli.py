@@ -14,7 +14,14 @@ import click
 
 from mmsurv.cohort.flags import cohort_options as with_cohort_options
 from mmsurv.cohort.options import CohortOptions
-from mmsurv_train.options import memory_option, overlay, recipe_of, setting_options, train_recipe_names
+from mmsurv_train.options import (
+    memory_option,
+    overlay,
+    recipe_of,
+    refuse_idle,
+    setting_options,
+    train_recipe_names,
+)
 from mmsurv_train.recipe import load_train_recipe
 
 if TYPE_CHECKING:
@@ -36,7 +43,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 @setting_options
 @click.option("--inner-folds", type=click.IntRange(2), metavar="N",
               help="Choose among the recipe's rows and grid on N inner folds of each training part.")  # fmt: skip
-@click.option("--store", type=click.Path(exists=True, file_okay=False), help="Feature store; not for --model rna.")
+@click.option("--store", type=click.Path(exists=True, file_okay=False),
+              help="Feature store; not for models without tiles, such as rna and clinical.")  # fmt: skip
 @click.option("--complete-cases", is_flag=True, help="Only cases with slides and RNA, whatever the model needs.")
 @memory_option
 @with_cohort_options
@@ -76,6 +84,7 @@ def train(
     with watching() as watch:
         if inner_folds is None:
             settings = overlay(load_train_recipe(name, row=row), overrides)
+            refuse_idle(overrides, [settings])
             run = train_run(settings, sources, out, command=command_line(context), **watch.callbacks())
         else:
             run, said = _nested(name, overrides, row, sources, out, inner_folds, command_line(context), watch)

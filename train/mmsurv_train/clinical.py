@@ -39,15 +39,20 @@ class Number:
     def names(self) -> tuple[str, ...]:
         return (self.column, f"{self.column}=missing") if self.may_miss else (self.column,)
 
-    def code(self, values: pd.Series) -> list[np.ndarray]:
-        """The coded columns of some patients."""
+    def numbers(self, values: pd.Series) -> np.ndarray:
+        """The values, NaN where one is missing. Raises CohortError: one is text; names the case."""
         found = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
         strangers = np.isnan(found) & values.notna().to_numpy()
         if strangers.any():
             raise CohortError(
-                f"Column {self.column!r} held numbers in the training part, now {values[strangers].iloc[0]!r} (case "
+                f"column {self.column!r} held numbers in the training part, now {values[strangers].iloc[0]!r} (case "
                 f"{values.index[strangers][0]!r}). Code it as there."
             )
+        return found
+
+    def code(self, values: pd.Series) -> list[np.ndarray]:
+        """The coded columns of some patients."""
+        found = self.numbers(values)
         missing = np.isnan(found)
         scaled = (np.where(missing, self.median, found) - self.mean) / self.sd
         return [scaled, missing.astype(np.float64)] if self.may_miss else [scaled]
@@ -93,7 +98,7 @@ class ClinicalCoding:
 
     variables: tuple[Number | Levels, ...]
     dropped: tuple[str, ...]
-    """Columns that have one value, or none, in the training part."""
+    """Columns that have one value, none, or only rare levels in the training part."""
 
     @classmethod
     def fit(cls, table: pd.DataFrame, *, rare: int = 5) -> ClinicalCoding:
@@ -112,7 +117,7 @@ class ClinicalCoding:
         if not kept:
             raise CohortError(
                 f"None of the clinical variables {', '.join(map(repr, dropped))} varies among the {len(table)} "
-                "training patients. Name others with --clinical-variable."
+                f"training patients (levels of fewer than {rare} are one). Name others with --clinical-variable."
             )
         if dropped:
             logger.warning(
@@ -124,6 +129,15 @@ class ClinicalCoding:
     def names(self) -> tuple[str, ...]:
         """Of the coded columns, such as "age" and "oncotree_code=GBM"."""
         return tuple(name for variable in self.variables for name in variable.names)
+
+    def check(self, table: pd.DataFrame, *, source: str) -> None:
+        """Raises CohortError: text stands where numbers stood in the training part; names ``source`` and the case."""
+        for variable in self.variables:
+            if isinstance(variable, Number) and variable.column in table:
+                try:
+                    variable.numbers(table[variable.column])
+                except CohortError as error:
+                    raise CohortError(f"{source}: {error}") from error
 
     def matrix(self, table: pd.DataFrame) -> np.ndarray:
         """The coded variables of some patients, (B, C) float32.
@@ -191,4 +205,6 @@ def _fit_column(values: pd.Series, rare: int) -> Number | Levels | None:
     counts = known.map(level_text).value_counts()
     levels = tuple(sorted(str(level) for level, n in counts.items() if n >= rare))
     pooled = tuple(sorted(str(level) for level, n in counts.items() if n < rare))
+    if not levels and not missing:  # all are "other"
+        return None
     return Levels(column=column, levels=levels, pooled=pooled, may_miss=missing)

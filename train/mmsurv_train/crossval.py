@@ -70,9 +70,12 @@ def pool(folds: Sequence[Fold]) -> Predictions:
     return pooled
 
 
-def predicted_survival(folds: Sequence[Fold], cases: pd.DataFrame) -> survival.Predicted:
+def predicted_survival(
+    folds: Sequence[Fold], cases: pd.DataFrame, scale: survival.RiskScale = "log hazard"
+) -> survival.Predicted:
     """Predicted survival of pooled cases, each from the model of the fold that tested it."""
-    return survival.predicted(cases, {fold.k: fold.predictions.part("train").cases for fold in folds}, cases["fold"])
+    training = {fold.k: fold.predictions.part("train").cases for fold in folds}
+    return survival.predicted(cases, training, cases["fold"], scale)
 
 
 def measure_pooled(
@@ -81,6 +84,7 @@ def measure_pooled(
     settings: EvaluateSettings,
     *,
     network_seeds: Sequence[int],
+    scale: survival.RiskScale = "log hazard",
     chosen: Sequence[Stratification] = (),
 ) -> dict[str, Any]:
     """metrics.json of a cross-validation: pooled out-of-fold risks, each fold, mean ± sd of the folds, each network.
@@ -90,11 +94,12 @@ def measure_pooled(
         pooled: from :func:`pool`.
         settings: of the measures.
         network_seeds: of each network.
+        scale: of the risks.
         chosen: how cases are parted for strata.
     """
     compared = scores.reference(pooled.cases, settings, name="all patients of the cross-validation")
     high = pooled.cases["high_risk"].to_numpy(bool)
-    predicted = predicted_survival(folds, pooled.cases)
+    predicted = predicted_survival(folds, pooled.cases, scale)
     part = scores.measure_part(pooled, high, compared, settings)
     part["case"] |= measure_survival(pooled.cases, predicted, compared, settings)
     return {
@@ -102,7 +107,7 @@ def measure_pooled(
         "kind": "cross-validation",
         "model": folds[0].metrics["model"],
         "method": {
-            **scores.method(compared, settings, cut="median case-level risk of the fold's training part"),
+            **scores.method(compared, settings, cut="median case-level risk of the fold's training part", scale=scale),
             "pooling": "risks standardised by mean and sd of the fold's training-part case risks",
         },
         "parts": {PART: part},

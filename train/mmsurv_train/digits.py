@@ -5,7 +5,7 @@ Owns the digits, and the dash for what is not defined.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NONE = "–"
@@ -30,6 +30,14 @@ def p_value(p: float | None) -> str:
     if p < 1e-4:
         return "< 0.0001"
     return f"{p:.4f}" if p < 1e-3 else f"{p:.3f}"
+
+
+def by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """(what is missing, why) as a line for each reason, with all that it explains."""
+    found: dict[str, dict[str, None]] = {}
+    for what, why in reasons:
+        found.setdefault(why, {})[what] = None
+    return [f"{'; '.join(whats)}: {why}" for why, whats in found.items()]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,7 +1,7 @@
 """A run computed again: from its saved model and the data, compared bit for bit with what it says.
 
 Owns the comparison. No slide is opened: the store, the tables and the run folder are enough. Data that are not the
-run's are refused before anything is computed (``inputs.check_digests``).
+run's are refused before anything is computed (``inputs.check_tables``, ``check_digests``).
 """
 
 from __future__ import annotations
@@ -62,13 +62,14 @@ def evaluate(
         memory: most bytes of tile features held at once; None: half of what is free.
 
     Raises:
-        RunError: not a run, or the data are not those it was made from.
+        RunError: not a run, or the data are not those it was made from; tables are looked at first.
         StoreError: a record is damaged.
     """
     run = runs.read_run(path)
     members, recipe = run.folds() or [run], _recipe(run)
     models = [load_model(member) for member in members]
     sources = inputs.read_sources(run.config, run=run.path, store=store, clinical=clinical, rna=rna, memory=memory)
+    inputs.check_tables(sources, run.provenance["digests"], run=run.path)
     data = inputs.join_tables(recipe, sources, only={name: run.provenance[name] for name in ("slides", "cases")})
     inputs.check_digests(data, run.provenance["digests"], run=run.path)
     for member, (_, preprocess) in zip(members, models, strict=True):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mmsurv.errors import ConfigError, MmsurvError, SplitError
+from mmsurv.errors import CohortError, ConfigError, MmsurvError, SplitError
 from mmsurv_train.bags import Bags
 from mmsurv_train.checkpoint import Checkpoint, SavedPass
 from mmsurv_train.fitted_at_once import fitted_course
@@ -156,7 +156,7 @@ def fit_many(
     fitted_at_once = [network for network in networks if network.recipe.model.name == "late"]
     for network in fitted_at_once:
         results[network.job].append(
-            fitted_course(network, prepared.patients, prepared.bags, prepared.of_patients(network))
+            fitted_course(network, prepared.patients, prepared.bags, prepared.of_patients(network), dtype=dtype)
         )
     for number, together in enumerate(_passes([network for network in networks if network not in fitted_at_once])):
         tiles = prepared.bags if together[0].recipe.needs_tiles else None
@@ -200,6 +200,10 @@ class _Preparation:
     def networks(self, index: int, job: FitJob) -> list[Network]:
         """The networks of one job."""
         recipe = job.recipe
+        if recipe.needs_rna and self.cohort.rna is None:  # also where patients may lack it: nothing could be learnt
+            raise CohortError(
+                f"Model {recipe.model.name} needs RNA and the cohort has none. Give an RNA table (--rna)."
+            )
         needs = (recipe.model.name, recipe.inputs, recipe.may_lack, recipe.clinical.columns)
         if needs not in self._usable:
             self._usable[needs] = set(scorable_cases(recipe, self.cohort, self.bags))

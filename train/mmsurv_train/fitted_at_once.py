@@ -16,7 +16,9 @@ from mmsurv_train.stack import Network, Stack
 
 
 @torch.no_grad()
-def fitted_course(network: Network, patients: Patients, bags: Bags | None, known: Known) -> Course:
+def fitted_course(
+    network: Network, patients: Patients, bags: Bags | None, known: Known, *, dtype: torch.dtype
+) -> Course:
     """The course of a network whose parameters were fitted before.
 
     Args:
@@ -24,16 +26,18 @@ def fitted_course(network: Network, patients: Patients, bags: Bags | None, known
         patients: all patients.
         bags: features of their slides; None for a model without tiles.
         known: what the network knows of all patients.
+        dtype: of that, and so of the network.
     """
     outcomes = patients.time[network.validation], patients.event[network.validation]
     course = Course(network, Judge(network.recipe.fit, *outcomes))
-    stack = Stack([network], device=torch.device("cpu"), dtype=torch.float32)
+    stack = Stack([network], device=torch.device("cpu"), dtype=dtype)
     rows = torch.from_numpy(network.validation)
     pooled = None
     if stack.model.pools == "mean" and bags is not None:
         found = [patients.slides[row] for row in network.validation]
         width = network.preprocess.feature_dim
-        pooled = torch.cat([bags.mean(slides).cpu() if slides else torch.zeros(1, width) for slides in found])[None]
+        means = [bags.mean(slides).cpu() if slides else torch.zeros(1, width) for slides in found]
+        pooled = torch.cat(means)[None].to(dtype)
     out_MBK = stack.model.outputs(known.to(torch.device("cpu")).of(rows), pooled)
     assert network.frozen.base is not None
     train = network.train

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsurv.errors import ConfigError, RunError
+from mmsurv.errors import CohortError, RunError
 
 logger = logging.getLogger("mmsurv")
 
@@ -54,14 +54,14 @@ class GeneSetFile:
             least: sets of which fewer are among them are left out, with a warning.
 
         Raises:
-            ConfigError: no set is left.
+            CohortError: no set is left.
         """
         place = {gene: index for index, gene in enumerate(genes)}
         found = {name: tuple(sorted(place[gene] for gene in sets if gene in place)) for name, sets in self.sets.items()}
         kept = {name: places for name, places in found.items() if len(places) >= least}
         if not kept:
             example = next(iter(self.sets.values()))[0]
-            raise ConfigError(
+            raise CohortError(
                 f"{self.path}: no gene set has {least} of the model's {len(genes)} genes. Its genes are named such as "
                 f"{example!r}, the model's {genes[0]!r}. Use one naming, or lower model.least_genes."
             )
@@ -81,14 +81,14 @@ def read_gene_sets(path: Path) -> GeneSetFile:
     """Read a GMT file: a line for each set with its name, a description and its genes, separated by tabs.
 
     Raises:
-        ConfigError: it cannot be read, or is no such file; names the line.
+        CohortError: it cannot be read, or is no such file; names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise CohortError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a GMT file: not UTF-8 text ({error}).") from error
+        raise CohortError(f"{path}: not a GMT file: not UTF-8 text ({error}).") from error
     sets: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -96,13 +96,13 @@ def read_gene_sets(path: Path) -> GeneSetFile:
         name, *rest = [cell.strip() for cell in line.split("\t")]
         genes = tuple(dict.fromkeys(gene for gene in rest[1:] if gene))
         if not name or not genes:
-            raise ConfigError(
+            raise CohortError(
                 f"{path}, line {number}: expected a set's name, a description and its genes, separated by tabs, found "
                 f"{line[:60]!r}. Is it a GMT file?"
             )
         if name in sets:
-            raise ConfigError(f"{path}, line {number}: the set {name!r} stands there twice. Keep one.")
+            raise CohortError(f"{path}, line {number}: the set {name!r} stands there twice. Keep one.")
         sets[name] = genes
     if not sets:
-        raise ConfigError(f"{path}: holds no gene set.")
+        raise CohortError(f"{path}: holds no gene set.")
     return GeneSetFile(path=path, sets=sets)

@@ -18,6 +18,7 @@ from mmsurv import provenance
 from mmsurv.cohort.options import CohortOptions
 from mmsurv.config import from_table, to_table
 from mmsurv.errors import CohortError, ConfigError, RunError
+from mmsurv_train.modalities import LOOKS, Modality
 from mmsurv_train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def join_tables(
     sources: Sources,
     *,
     only: Mapping[str, list[str]] | None = None,
-    outcome_optional: bool = False,
+    predicted_by: Path | None = None,
 ) -> Inputs:
     """Join the tables and keep what the model can score; no feature is read yet.
 
@@ -78,7 +79,8 @@ def join_tables(
         recipe: says what the model looks at.
         sources: tables and store.
         only: ``slides`` and ``cases`` of an earlier run, to which the cohort is restricted.
-        outcome_optional: keep cases without an outcome: they are to be predicted.
+        predicted_by: the run whose models are to predict these patients. Then cases without an outcome are kept; and
+            where patients may lack modalities, a table or store that is not given is what nobody has.
 
     Raises:
         ConfigError: the model needs RNA or tiles, and there is no table or store.
@@ -87,18 +89,31 @@ def join_tables(
         RunError: a slide or case of ``only`` is gone.
     """
     from mmsurv.cohort import load_cohort
+    from mmsurv.cohort.clinical import NAMED_BY
+    from mmsurv.cohort.reading import read_columns
     from mmsurv.store import open_store
 
     recipe.require_complete()
-    if (recipe.needs_tiles or sources.complete_cases) and sources.store is None:
-        raise ConfigError(f"the model {recipe.model.name!r} needs tile features: name their store with --store.")
+    may_be_absent = predicted_by is not None and recipe.may_lack and not sources.complete_cases
+    if sources.store is None and not may_be_absent and (recipe.needs_tiles or sources.complete_cases):
+        raise ConfigError(
+            f"the model {recipe.model.name!r} needs tile features: name their store with --store"
+            f"{_or_leave(recipe, 'wsi')}."
+        )
     store = open_store(sources.store) if sources.store is not None else None
+    columns = recipe.clinical.columns
+    without = may_be_absent and columns and not set(columns) & set(read_columns(Path(sources.cohort.clinical)))
     whole = load_cohort(
-        with_columns(sources.cohort, recipe.clinical.columns),
+        with_columns(sources.cohort, () if without else columns),
         store_slides=None if store is None else store.slide_ids(),
-        outcome_optional=outcome_optional,
+        outcome_optional=predicted_by is not None,
+        named_by=NAMED_BY if predicted_by is None else f"the models of {predicted_by} look at",
     )
-    left_out = {} if only else _left_out(whole, recipe, sources)
+    if without:
+        whole = dataclasses.replace(whole, cases=whole.cases.assign(**dict.fromkeys(columns)))
+    if may_be_absent and store is None:
+        whole = whole.restrict(slide_ids=())  # the table may name slides, of which nothing is known
+    left_out = {} if only else _left_out(whole, recipe, sources, rna_may_be_absent=may_be_absent)
     cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, recipe, left_out)
     join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}
     records = cohort.slides["slide_id"].tolist() if recipe.needs_tiles else []
@@ -134,20 +149,30 @@ def read_features(
     return dataclasses.replace(data, bags=bags)
 
 
-def check_digests(inputs: Inputs, recorded: Mapping[str, Any], *, run: Path) -> None:
-    """Refuse data that are not those of the run.
+def check_tables(sources: Sources, recorded: Mapping[str, Any], *, run: Path) -> None:
+    """Refuse tables that are not those of the run, before they are joined: what would not join is then no riddle.
 
     Raises:
-        RunError: names the table, the store or the record that changed.
+        RunError: names the table that changed.
     """
-    found = inputs.digests
     for name in ("clinical", "rna"):
-        if found.get(name) != recorded.get(name):
+        path = getattr(sources.cohort, name)
+        found = None if path is None else provenance.file_digest(Path(path))
+        if found != recorded.get(name):
             raise RunError(
                 f"{run}: the {name} table is not the one the run was made from "
-                f"(SHA-256 {_short(recorded.get(name))} → {_short(found.get(name))}). "
+                f"({path}, SHA-256 {_short(recorded.get(name))} → {_short(found)}). "
                 f"Give the original with --{name}, or train again."
             )
+
+
+def check_digests(inputs: Inputs, recorded: Mapping[str, Any], *, run: Path) -> None:
+    """Refuse features that are not those of the run.
+
+    Raises:
+        RunError: names the store or the record that changed.
+    """
+    found = inputs.digests
     if found.get("store") != recorded.get("store"):
         raise RunError(
             f"{run}: the store was made by another recipe than the run's "
@@ -224,7 +249,7 @@ def gene_sets_digest(recipe: TrainRecipe) -> str | None:
     """SHA-256 of the file of gene sets, where the model takes any: a training is not gone on with by another.
 
     Raises:
-        ConfigError: it cannot be read.
+        CohortError: it cannot be read.
     """
     path = recipe.model.gene_sets
     if recipe.model.name != "co-attention" or path is None:
@@ -232,7 +257,7 @@ def gene_sets_digest(recipe: TrainRecipe) -> str | None:
     try:
         return provenance.file_digest(Path(path))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise CohortError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def with_columns(options: CohortOptions, columns: Sequence[str]) -> CohortOptions:
@@ -241,7 +266,17 @@ def with_columns(options: CohortOptions, columns: Sequence[str]) -> CohortOption
     return dataclasses.replace(options, clinical_columns=(*options.clinical_columns, *further))
 
 
-def _left_out(cohort: Cohort, recipe: TrainRecipe, sources: Sources) -> dict[str, list[str]]:
+def _or_leave(recipe: TrainRecipe, modality: Modality) -> str:
+    """A further remedy where the model can do without: patients may lack it, but someone must have it to learn from."""
+    if not recipe.may_lack or modality not in recipe.inputs or modality in LOOKS[recipe.model.name].needs:
+        return ""
+    others = " ".join(f"--input {name}" for name in recipe.inputs if name != modality)
+    return f", or look at the others only ({others})"
+
+
+def _left_out(
+    cohort: Cohort, recipe: TrainRecipe, sources: Sources, *, rna_may_be_absent: bool
+) -> dict[str, list[str]]:
     """Cases without what the model (or ``complete_cases``) asks for, by what it is; a case may lack both."""
     import pandas as pd
 
@@ -249,9 +284,11 @@ def _left_out(cohort: Cohort, recipe: TrainRecipe, sources: Sources) -> dict[str
     if recipe.needs_tiles or sources.complete_cases:
         asked["slide in the store"] = cohort.slides["case_id"]
     if recipe.needs_rna or sources.complete_cases:
-        if cohort.rna is None:
-            raise ConfigError(f"the model {recipe.model.name!r} needs RNA: name the table with --rna.")
-        asked["RNA"] = cohort.rna.index
+        if cohort.rna is None and not rna_may_be_absent:
+            raise ConfigError(
+                f"the model {recipe.model.name!r} needs RNA: name the table with --rna{_or_leave(recipe, 'rna')}."
+            )
+        asked["RNA"] = pd.Index([]) if cohort.rna is None else cohort.rna.index
     if "clinical" in recipe.inputs:
         asked["clinical variable"] = cohort.cases.index[cohort.cases[list(recipe.clinical.columns)].notna().any(axis=1)]
     cases = cohort.cases.index

@@ -40,7 +40,8 @@ class Selection:
     chosen: Mapping[int, Planned]
     """By fold."""
     table: pd.DataFrame
-    """fold, configuration, c_index (mean of inner folds), sd, n_inner, chosen: selection.csv."""
+    """fold, configuration, each setting that varies, c_index (mean of the inner folds; blank where one has none), sd,
+    n_inner (inner folds with a C-index), chosen: selection.csv."""
     n_settings: int
     inner_folds: int
 
@@ -189,11 +190,12 @@ def _selection(
         best = max(known, key=lambda name: known[name])
         chosen[k] = by_name[best]
         for name in by_name:
-            found = values[k, name]
+            found = [value for value in values[k, name] if not np.isnan(value)]
             rows.append(
                 {
                     "fold": k,
                     "configuration": name,
+                    **{key: _cell(by_name[name].setting(key)) for key in plan.varying},
                     "c_index": means[name],
                     "sd": float(np.std(found, ddof=1)) if len(found) > 1 else np.nan,
                     "n_inner": len(found),
@@ -203,12 +205,16 @@ def _selection(
     return Selection(chosen=chosen, table=pd.DataFrame(rows), n_settings=len(by_name), inner_folds=inner_folds)
 
 
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
 def _require_alike(plan: Plan) -> None:
     """Raises ConfigError: the configurations are not one model on the same patients."""
     for what, of in (
         ("models", lambda planned: planned.recipe.model.name),
         ("inputs", lambda planned: planned.recipe.inputs),
-        ("numbers of seeds", lambda planned: planned.recipe.fit.n_seeds),
+        ("seeds", lambda planned: planned.recipe.fit.seeds),
         ("whether patients may lack modalities", lambda planned: planned.recipe.may_lack),
         ("clinical variables", lambda planned: planned.recipe.clinical.columns),
     ):

@@ -6,7 +6,7 @@ Owns their spelling and help, and how they lie over a recipe. Imports click and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -121,12 +121,27 @@ def overlay(settings: TrainRecipe, options: Mapping[str, Any]) -> TrainRecipe:
         settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, inputs=()))
     if "fold" in given and not {"folds", "folds_file"} & set(given) and not split.n_folds and not split.folds_file:
         raise click.UsageError("--fold needs --folds or --folds-file: which folds?")
+    # The options of one table at once: only all together need they fit each other, in whatever order they are given.
     tables: dict[str, Any] = {"split": split}
-    for name, value in given.items():
-        table, key = OVERRIDES[name]
-        source = "--input" if name == "inputs" else f"--{name.replace('_', '-')}"
-        tables[table] = replace(tables.get(table, getattr(settings, table)), source, **{key: value})
-    return replace(settings, "the options", **tables)  # only all together need they fit each other
+    for table in dict.fromkeys(OVERRIDES[name][0] for name in given):
+        names = [name for name in OVERRIDES if name in given and OVERRIDES[name][0] == table]
+        changes = {OVERRIDES[name][1]: given[name] for name in names}
+        tables[table] = replace(tables.get(table, getattr(settings, table)), _flags(names), **changes)
+    return replace(settings, "the options", **tables)
+
+
+def refuse_idle(options: Mapping[str, Any], recipes: Iterable[TrainRecipe]) -> None:
+    """Raises UsageError: gene sets were given, and no model that is trained takes any."""
+    models = dict.fromkeys(recipe.model.name for recipe in recipes)
+    if options.get("gene_sets") is not None and "co-attention" not in models:
+        raise click.UsageError(
+            f"--gene-sets: the model {', '.join(models)} takes no gene sets. Leave it out, or say --model co-attention."
+        )
+
+
+def _flags(names: Sequence[str]) -> str:
+    """Options as they are typed."""
+    return ", ".join("--input" if name == "inputs" else f"--{name.replace('_', '-')}" for name in names)
 
 
 def _some(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:

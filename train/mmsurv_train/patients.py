@@ -58,7 +58,7 @@ WHAT: dict[Modality, str] = {"wsi": "slides with features", "rna": "RNA", "clini
 
 
 def modalities_of(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None) -> dict[Modality, set[str]]:
-    """Which cases have each of the recipe's inputs.
+    """Which cases have each of the recipe's inputs; nobody has what is not there, where patients may lack it.
 
     Raises:
         CohortError: the cohort has no RNA at all.
@@ -67,8 +67,12 @@ def modalities_of(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None) -> dic
     having: dict[Modality, set[str]] = {}
     for modality in recipe.inputs:
         if modality == "wsi":
-            having[modality] = set(slides_of(cohort, bags))
+            absent = bags is None and recipe.may_lack
+            having[modality] = set() if absent else set(slides_of(cohort, bags))
         elif modality == "rna":
+            if cohort.rna is None and recipe.may_lack:
+                having[modality] = set()
+                continue
             if cohort.rna is None:
                 name = recipe.model.name
                 raise CohortError(f"Model {name} needs RNA and the cohort has none. Give an RNA table (--rna).")

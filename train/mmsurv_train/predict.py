@@ -200,10 +200,10 @@ def _known(
 
 def _pooled(models: Sequence[SurvivalModel], knowns: Sequence[Known], bags: Bags | None, asked: _Asked) -> list[Pooled]:
     """What each model is told of the bags; those without slides are answered with zeros, which no one looks at."""
-    if models[0].pools == "none" or bags is None:
+    if models[0].pools == "none":
         return [None for _ in models]
     having = [place for place, slides in enumerate(asked.slides) if slides]
-    if not having:
+    if not having or bags is None:
         return [_nothing(model, len(asked.slides)) for model in models]
     slides = [asked.slides[place] for place in having]
     if models[0].pools == "mean":

@@ -198,11 +198,12 @@ def known_of(
     """
     having = modalities_of(recipe, cohort, bags)
     rna = clinical = None
-    if preprocess.n_genes and cohort.rna is not None:
-        with_rna = [row for row, case in enumerate(case_ids) if case in having["rna"]]
+    if preprocess.n_genes:
         rna = torch.zeros(len(case_ids), preprocess.n_genes, dtype=dtype)
-        scaled = preprocess.rna(cohort.rna.loc[[case_ids[row] for row in with_rna]])
-        rna[with_rna] = torch.from_numpy(scaled).to(dtype)
+        with_rna = [row for row, case in enumerate(case_ids) if case in having["rna"]]
+        if cohort.rna is not None:
+            scaled = preprocess.rna(cohort.rna.loc[[case_ids[row] for row in with_rna]])
+            rna[with_rna] = torch.from_numpy(scaled).to(dtype)
         rna = rna[None].to(device)
     if preprocess.clinical is not None:
         table = cohort.cases.loc[list(case_ids), list(recipe.clinical.columns)]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+from mmsurv.cohort.options import RESERVED
 from mmsurv.config import from_table, load_recipe
 from mmsurv.errors import ConfigError
 from mmsurv_train.modalities import LOOKS, Modality, ModelName, in_order
@@ -166,6 +167,10 @@ class ClinicalSettings:
 
     def __post_init__(self) -> None:
         _check(self.rare >= 1, f"clinical.rare must be at least 1, not {self.rare}")
+        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        _check(not twice, f"clinical.columns names {', '.join(map(repr, twice))} more than once")
+        for name in self.columns:
+            _check_column("clinical.columns", name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +237,11 @@ class FitSettings:
     def ties(self) -> Literal["efron", "breslow"]:
         """How ties are treated."""
         return "breslow" if self.loss == "cox-breslow" else "efron"
+
+    @property
+    def risk_scale(self) -> Literal["log hazard", "score"]:
+        """What a unit of risk is (``survival.RiskScale``)."""
+        return "score" if self.loss == "nll" else "log hazard"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -303,6 +313,8 @@ class EvaluateSettings:
             len(times) > 0 and rising,
             f"evaluate.times_months must be months above 0 that increase, at least one, not {times}",
         )
+        if self.stratum is not None:
+            _check_column("evaluate.stratum", self.stratum)
         _check(
             self.calibration_groups >= 1,
             f"evaluate.calibration_groups must be at least 1, not {self.calibration_groups}",
@@ -441,6 +453,10 @@ def _rows_hint(row: str, rows: list[str]) -> str:
 
 def _check_seed(name: str, seed: int) -> None:
     _check(0 <= seed <= MOST_SEED, f"{name} must be from 0 to {MOST_SEED} (2⁶³ − 1), not {seed}")
+
+
+def _check_column(setting: str, name: str) -> None:
+    _check(name not in RESERVED, f"{setting} cannot name {name!r}: so are the outcome's columns of a cohort named")
 
 
 def _check(holds: bool, message: str) -> None:

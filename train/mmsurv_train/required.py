@@ -57,6 +57,21 @@ def _are_numbers_or_none(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_number_or_none, value))
 
 
+def _are_columns(value: Any) -> bool:
+    """Floors, or the model with less to go on, by name."""
+    return isinstance(value, dict) and all(map(_is_column, value.values()))
+
+
+def _is_column(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _are_texts(value.get("inputs"))
+        and all(_is_count(value.get(name)) for name in ("n", "events"))
+        and isinstance(value.get("c_index"), dict)
+        and _is_number_or_none(value["c_index"].get("value", ""))
+    )
+
+
 EXPECTED: dict[Callable[[Any], bool], str] = {
     _is_table: "a table",
     _is_text: "text",
@@ -69,6 +84,7 @@ EXPECTED: dict[Callable[[Any], bool], str] = {
     _are_counts: "a list such as 0, 1, 2",
     _are_tables: "a list of tables",
     _are_numbers_or_none: "a list of numbers or nulls",
+    _are_columns: "a table of measured models, each with inputs, n, events and c_index",
 }
 """The kinds of values, in words."""
 
@@ -109,6 +125,10 @@ OPTIONAL_PROVENANCE: Keys = {
     "features": lambda value: value is None or isinstance(value, dict),
     "digests.records": _is_table,
     "store_recipe": lambda value: value is None or isinstance(value, dict),
+    "selection.n_settings_tried": _is_count,
+    "selection.inner_folds": _is_count,
+    "selection.measure": _is_text,
+    "selection.chosen": _is_table,
 }
 
 COLUMNS = {
@@ -129,6 +149,7 @@ def metrics_keys(part: str) -> Keys:
     keys: dict[str, Callable[[Any], bool]] = {"model": _is_text, "method": _is_table}
     keys["method.tau_months"] = _is_number
     keys["seeds.seeds"] = _are_counts
+    keys |= dict.fromkeys(("floors", "patterns"), _are_columns)
     for level in ("wsi", "case"):
         at = f"parts.{part}.{level}"
         keys |= {f"{at}.n": _is_count, f"{at}.events": _is_count}

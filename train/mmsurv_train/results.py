@@ -54,9 +54,14 @@ def score(
     predictions = scores.with_outcomes(risks, data.cohort.cases, split.parts)
     chosen = strata.stratifications(data.cohort, recipe.evaluate)
     measured = scores.measure(
-        predictions, recipe.evaluate, model=recipe.model.name, network_seeds=recipe.fit.seeds, chosen=chosen
+        predictions,
+        recipe.evaluate,
+        model=recipe.model.name,
+        network_seeds=recipe.fit.seeds,
+        scale=recipe.fit.risk_scale,
+        chosen=chosen,
     )
-    curves = scores.predicted_survival(predictions).curves
+    curves = scores.predicted_survival(predictions, recipe.fit.risk_scale).curves
     floors = _floors(recipe, data, split)
     compared = scores.reference(predictions.part("train").cases, recipe.evaluate)
     tested = predictions.part("test").cases
@@ -67,7 +72,7 @@ def score(
         metrics=measured,
         survival=survival.survival_table(predictions.cases, curves, recipe.evaluate.times_months),
         chosen=chosen,
-        baseline=survival.baseline_table(predictions.part("train").cases),
+        baseline=survival.baseline_table(predictions.part("train").cases, recipe.fit.risk_scale),
         floors=floors,
         patterns=patterns,
     )
@@ -108,9 +113,14 @@ def pool(recipe: TrainRecipe, scored: Mapping[int, Scored]) -> Scored:
     folds = [crossval.Fold(k=k, predictions=one.predictions, metrics=one.metrics) for k, one in scored.items()]
     pooled, (first, *_) = crossval.pool(folds), scored.values()
     measured = crossval.measure_pooled(
-        folds, pooled, recipe.evaluate, network_seeds=recipe.fit.seeds, chosen=first.chosen
+        folds,
+        pooled,
+        recipe.evaluate,
+        network_seeds=recipe.fit.seeds,
+        scale=recipe.fit.risk_scale,
+        chosen=first.chosen,
     )
-    curves = crossval.predicted_survival(folds, pooled.cases).curves
+    curves = crossval.predicted_survival(folds, pooled.cases, recipe.fit.risk_scale).curves
     compared = scores.reference(pooled.cases, recipe.evaluate)
     columns = {name: _pooled_columns(name, scored) for name in ("floors", "patterns")}
     for name, found in columns.items():

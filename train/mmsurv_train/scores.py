@@ -83,10 +83,10 @@ def training_cut(predictions: Predictions) -> float:
     return float(predictions.part("train").cases["risk"].median())
 
 
-def predicted_survival(predictions: Predictions) -> survival.Predicted:
+def predicted_survival(predictions: Predictions, scale: survival.RiskScale = "log hazard") -> survival.Predicted:
     """Predicted survival of the cases of one run, all parts, from its own training part."""
     cases = predictions.cases
-    return survival.predicted(cases, {0: predictions.part("train").cases}, [0] * len(cases))
+    return survival.predicted(cases, {0: predictions.part("train").cases}, [0] * len(cases), scale)
 
 
 def measure(
@@ -95,6 +95,7 @@ def measure(
     *,
     model: str,
     network_seeds: Sequence[int],
+    scale: survival.RiskScale = "log hazard",
     chosen: Sequence[Stratification] = (),
 ) -> dict[str, Any]:
     """metrics.json of one run: every part at WSI and at case level; of the test part also predicted survival, strata,
@@ -105,6 +106,7 @@ def measure(
         settings: of the measures.
         model: its name.
         network_seeds: of each network.
+        scale: of the risks.
         chosen: how cases are parted for strata.
     """
     compared = reference(predictions.part("train").cases, settings)
@@ -115,13 +117,13 @@ def measure(
         high = metrics.high_risk(rows.cases["risk"], cut)
         parts[part] = measure_part(rows, high, compared, settings)
     is_test = (predictions.cases["part"] == "test").to_numpy()
-    cases, predicted = predictions.cases[is_test], predicted_survival(predictions).take(is_test)
+    cases, predicted = predictions.cases[is_test], predicted_survival(predictions, scale).take(is_test)
     parts["test"]["case"] |= measure_survival(cases, predicted, compared, settings)
     return {
         "format": FORMAT,
         "kind": "run",
         "model": model,
-        "method": method(compared, settings, cut="median case-level risk of the training part"),
+        "method": method(compared, settings, cut="median case-level risk of the training part", scale=scale),
         "risk_cut": cut,
         "parts": parts,
         "strata": measure_strata(chosen, cases, predicted, compared, settings),
@@ -143,14 +145,24 @@ def measure_part(
     return levels
 
 
-def method(compared: metrics.Reference, settings: EvaluateSettings, *, cut: str) -> dict[str, Any]:
+SURVIVAL: dict[survival.RiskScale, str] = {
+    "log hazard": "exp(-H0(t) exp(risk)), Breslow's baseline of the training part, undefined beyond its last death",
+    "score": "exp(-H0(t) exp(b risk)), b and Breslow's baseline of a Cox regression on the risk in the training part, "
+    "since the risk of a discrete-time model is no log hazard; undefined beyond its last death",
+}
+"""How survival is predicted."""
+
+
+def method(
+    compared: metrics.Reference, settings: EvaluateSettings, *, cut: str, scale: survival.RiskScale = "log hazard"
+) -> dict[str, Any]:
     """How the numbers were made, in words and settings, for metrics.json."""
     return {
         "c_index": "Harrell (scikit-survival)",
         "c_index_ipcw": "Uno, inverse probability of censoring weights (scikit-survival)",
         "auc": "cumulative/dynamic, inverse probability of censoring weights (scikit-survival)",
         "brier": "Graf, inverse probability of censoring weights (scikit-survival)",
-        "survival": "exp(-H0(t) exp(risk)), Breslow's baseline of the training part, undefined beyond its last death",
+        "survival": SURVIVAL[scale],
         "no_model": "Kaplan-Meier of the training part; in a stratum, of its patients there",
         "times_months": list(settings.times_months),
         "calibration": f"at most {settings.calibration_groups} groups by quantiles of predicted survival",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmsurv_train import floor_summary, survival_summary
-from mmsurv_train.digits import NONE, aligned, interval, number
+from mmsurv_train.digits import NONE, aligned, by_reason, interval, number
 from mmsurv_train.digits import p_value as p_value
 
 HEADINGS = ("part", "level", "C-index", "interval", "Uno's C-index", "interval", "n", "events")
@@ -111,12 +111,13 @@ def _seeds(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _reasons(metrics: Mapping[str, Any]) -> list[str]:
-    found: dict[str, None] = {}
-    for row in rows(metrics):
-        for estimate in (row.c_index, row.uno):
-            if estimate.get("reason"):
-                found[f"{row.part}, {LEVEL_NAMES[row.level]}: {estimate['reason']}"] = None
-    return [*found, *survival_summary.reasons(metrics)]
+    found = [
+        (f"{row.part}, {LEVEL_NAMES[row.level]}", estimate["reason"])
+        for row in rows(metrics)
+        for estimate in (row.c_index, row.uno)
+        if estimate.get("reason")
+    ]
+    return by_reason([*found, *survival_summary.reasons(metrics)])
 
 
 def _method(metrics: Mapping[str, Any]) -> list[str]:

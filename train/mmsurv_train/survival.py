@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -42,25 +43,53 @@ class Predicted:
         return known.take(rows)
 
 
-def baseline_table(training: pd.DataFrame) -> pd.DataFrame:
-    """Breslow's baseline of a training part (columns risk, time, event): what baseline.csv holds."""
+RiskScale = Literal["log hazard", "score"]
+"""What a unit of risk is: a log hazard, or nothing but a rank, as that of a discrete-time model (``discrete``)."""
+
+SLOPE_PENALTY = 1.0
+"""Ridge penalty of a score's slope, summed over deaths: it only keeps that of scores which rank perfectly finite."""
+
+
+def baseline_table(training: pd.DataFrame, scale: RiskScale = "log hazard") -> pd.DataFrame:
+    """Breslow's baseline of a training part (columns risk, time, event): what baseline.csv holds.
+
+    Of scores that are no log hazards, it is that of a Cox regression on the score, with its ``slope`` as a column.
+    """
     from mmsurv_train.cox import breslow_baseline
 
-    return breslow_baseline(*(training[name].to_numpy() for name in ("risk", "time", "event")))
+    risk, time, event = (training[name].to_numpy() for name in ("risk", "time", "event"))
+    if scale == "log hazard":
+        return breslow_baseline(risk, time, event)
+    slope = _slope(risk.astype(float), time.astype(float), event.astype(bool))
+    return breslow_baseline(slope * risk, time, event).assign(slope=slope)
 
 
-def predicted(cases: pd.DataFrame, training: Mapping[int, pd.DataFrame], models: Iterable[int]) -> Predicted:
+def _slope(risk_N: np.ndarray, time_N: np.ndarray, event_N: np.ndarray) -> float:
+    """Log hazard per unit of a score; 0 where a higher score does not go with an earlier death."""
+    from mmsurv_train.floors.ridge import ridge_path
+
+    sd = float(risk_N.std())
+    if sd == 0:
+        return 0.0
+    (beta_1,) = ridge_path((risk_N - risk_N.mean())[:, None] / sd, time_N, event_N, [SLOPE_PENALTY])
+    return max(0.0, float(beta_1[0]) / sd)
+
+
+def predicted(
+    cases: pd.DataFrame, training: Mapping[int, pd.DataFrame], models: Iterable[int], scale: RiskScale = "log hazard"
+) -> Predicted:
     """The curves of cases.
 
     Args:
         cases: column raw_risk, or risk where there is none.
         training: the training part of each model, by number: columns case_id, risk, time, event.
         models: the number of each case's model.
+        scale: of the risks.
     """
     places = {number: place for place, number in enumerate(training)}
     model_N = np.array([places[number] for number in models], dtype=np.int64)
     risk_N = cases["raw_risk" if "raw_risk" in cases else "risk"].to_numpy(float)
-    breslow = [from_table(baseline_table(rows)) for rows in training.values()]
+    breslow = [from_table(baseline_table(rows, scale)) for rows in training.values()]
     nothing = [kaplan_meier_baseline(rows["time"], rows["event"]) for rows in training.values()]
     without = Curves(nothing, model_N, np.zeros(len(risk_N)))
     return Predicted(Curves(breslow, model_N, risk_N), without, list(training.values()))
@@ -68,7 +97,8 @@ def predicted(cases: pd.DataFrame, training: Mapping[int, pd.DataFrame], models:
 
 def from_table(table: pd.DataFrame) -> Baseline:
     """The baseline that baseline.csv holds."""
-    return Baseline(table["time"].to_numpy(float), table["cumulative_hazard"].to_numpy(float))
+    slope = float(table["slope"].iloc[0]) if "slope" in table else 1.0
+    return Baseline(table["time"].to_numpy(float), table["cumulative_hazard"].to_numpy(float), slope)
 
 
 def survival_table(cases: pd.DataFrame, curves: Curves, months: Sequence[float]) -> pd.DataFrame:

@@ -28,18 +28,17 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
     return [*(_block(part, case) if "integrated_brier" in case else []), *_strata(metrics)]
 
 
-def reasons(metrics: Mapping[str, Any]) -> list[str]:
-    """Why numbers of these two are missing; C-indices give theirs with the table."""
+def reasons(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What of these two is missing, and why; C-indices give theirs with the table."""
     part = reported(metrics)
     case = metrics["parts"][part]["case"]
-    found = [f"{part}, case, {name}: {reason}" for name, reason in survival_reasons(case).items()]
+    found = [(f"{part}, case, {name}", reason) for name, reason in survival_reasons(case).items()]
     for stratification, group in strata(metrics):
-        for name, reason in {"C-index": group["c_index"].get("reason"), **survival_reasons(group)}.items():
-            if name == "C-index" and reason:
-                found.append(f"{stratification['column']} {group['name']}: {reason}")
-                break
-            if reason and name != "C-index":
-                found.append(f"{stratification['column']} {group['name']}, {name}: {reason}")
+        name, all_of_it = f"{stratification['column']} {group['name']}", group["c_index"].get("reason")
+        if all_of_it:
+            found.append((name, all_of_it))
+        else:
+            found += [(f"{name}, {what}", reason) for what, reason in survival_reasons(group).items()]
     return found
 
 
@@ -88,8 +87,12 @@ def _block(part: str, case: Mapping[str, Any]) -> list[str]:
         f"  integrated Brier      {number(brier['value'])}{_brackets(brier)} {brier_span(brier)}; "
         f"no model (Kaplan–Meier) {number(brier['kaplan_meier'])}",
         f"  deaths seen/expected  {ratios} months; slope {slopes} months",
-        f"  D-calibration         p {p_value(case['d_calibration']['p'])} (small: not calibrated)",
+        f"  D-calibration         {_d_calibration(case['d_calibration']['p'])}",
     ]
+
+
+def _d_calibration(p: float | None) -> str:
+    return NONE if p is None else f"p {p_value(p)} (small: not calibrated)"
 
 
 def _strata(metrics: Mapping[str, Any]) -> list[str]:

@@ -134,6 +134,8 @@ def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[lis
     failed: dict[str, Outcome] = {}
     for configuration in configurations:
         try:
+            configuration.recipe.require_complete()
+            inputs.gene_sets_digest(configuration.recipe)  # a file that cannot be read is this configuration's failure
             splits = asked.make_splits(configuration.recipe.split, data.cohort.cases)
             strata.stratifications(data.cohort, configuration.recipe.evaluate)  # refused now, not after the training
         except MmsurvError as error:
@@ -155,7 +157,7 @@ def _request(
         "splits": {one.name: asked.split_digest(one.split) for one in members},
         "cohort": {**reading, "complete_cases": sources.complete_cases},
         "digests": data.digests,
-        "gene_sets": {one.name: inputs.gene_sets_digest(one.recipe) for one in configurations},
+        "gene_sets": {one.configuration.name: inputs.gene_sets_digest(one.configuration.recipe) for one in members},
         "cases": list(data.cohort.cases.index),
         "versions": provenance.versions(),
         "device": device,

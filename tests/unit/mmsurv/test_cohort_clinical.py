@@ -157,7 +157,8 @@ def test_two_columns_that_could_be_meant_are_refused(tmp_path: Path) -> None:
 
 def test_a_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
-        CohortError, match=r"no column 'ages', which --clinical-column or --clinical-variable names. Did you mean 'age'"
+        CohortError,
+        match=r"no column 'ages', which --clinical-column, --clinical-variable or --stratum names. Did you mean 'age'",
     ):
         clinical(tmp_path, "case_id,time,event,age\na,1,1,50\n", clinical_columns=("ages",))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mmsurv.errors import ConfigError, RunError
+from mmsurv.errors import CohortError, RunError
 from mmsurv_train import predict
 from mmsurv_train.asked import run_as_asked
 from mmsurv_train.inputs import gene_sets_digest
@@ -157,5 +157,5 @@ def test_a_training_is_not_gone_on_with_by_another_file_of_gene_sets(tmp_path):
     assert digests[0] != digests[1]
     assert gene_sets_digest(TrainRecipe()) is None
     path.unlink()
-    with pytest.raises(ConfigError, match=r"sets\.gmt: cannot be read"):
+    with pytest.raises(CohortError, match=r"sets\.gmt: cannot be read"):
         gene_sets_digest(TrainRecipe(model=model))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from mmsurv.errors import RunError
+from mmsurv.errors import ConfigError, RunError
 from mmsurv.split import read_split
 from mmsurv.store import open_store
 from mmsurv_train import run as runs
@@ -82,7 +82,7 @@ def test_of_a_cross_validation_the_model_that_never_saw_the_case_explains_it(sou
     for k, fold in enumerate(run.folds()):
         assert set(table[table["fold"] == k]["case_id"]) == set(read_split(fold.path / runs.SPLIT).cases("test"))
     assert set(everything(run.path, fold=1)["fold"]) == {1}
-    with pytest.raises(RunError, match="there is no fold 7"):
+    with pytest.raises(ConfigError, match=r"--fold 7: there is no such fold of .*folds\. It has 0, 1\."):
         everything(run.path, fold=7)
 
 
@@ -103,7 +103,7 @@ def test_another_ending_is_a_usage_error(run, tmp_path):
 
 
 def test_an_unknown_slide_is_named(run):
-    with pytest.raises(RunError, match="1 slides cannot be explained: slide-99"):
+    with pytest.raises(RunError, match="1 slide cannot be explained: slide-99"):
         everything(run.path, slides=("slide-99",))
 
 
@@ -112,3 +112,54 @@ def test_a_model_without_attention_says_which_have_one(sources, tmp_path):
     run = train(recipe, sources, tmp_path / "joint", command="test")
     with pytest.raises(RunError, match="joint weighs all tiles alike, so it has no attention"):
         everything(run.path)
+
+
+def test_the_slides_of_a_case_are_asked_for_by_its_id(run):
+    assert set(everything(run.path, cases=("case-03",))["slide_id"]) == {"slide-03", "slide-42"}
+    both = everything(run.path, cases=("case-03",), slides=("slide-20",))
+    assert set(both["slide_id"]) == {"slide-03", "slide-42", "slide-20"}
+    with pytest.raises(RunError, match="1 case cannot be explained: case-99"):
+        everything(run.path, cases=("case-99",))
+
+
+def test_one_split_has_no_folds_to_choose_from(run):
+    with pytest.raises(ConfigError, match=r"is of one split and has no folds\. Leave --fold out"):
+        everything(run.path, fold=0)
+
+
+def test_tiles_that_the_prediction_does_not_see_have_no_weight(sources, tmp_path):
+    recipe = dataclasses.replace(RECIPE, bags=BagSettings(size=5, at_prediction="size"))
+    run = train(recipe, sources, tmp_path / "first", command="test")
+    table = everything(run.path)
+    assert table.groupby("case_id")["row"].count().max() == 5
+    np.testing.assert_allclose(table.groupby("case_id")["weight"].sum(), 1, rtol=1e-6)
+    of_two = table[table["case_id"] == "case-03"].groupby("slide_id")["row"].apply(list)
+    assert of_two.tolist() == [[0, 1, 2], [0, 1]]  # as the bag of a case shares them
+
+
+def test_folds_with_other_heads_have_the_columns_of_all(sources, tmp_path):
+    """As after a nested selection, which chooses for each fold."""
+    recipe = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=2))
+    run = train(recipe, sources, tmp_path / "folds", command="test")
+    single = dataclasses.replace(recipe, model=dataclasses.replace(RECIPE.model, heads=1))
+    other = train(single, sources, tmp_path / "single", command="test")
+    (run.path / "fold-1").rename(tmp_path / "away")
+    (other.path / "fold-1").rename(run.path / "fold-1")
+    out = tmp_path / "weights.csv"
+    done = CliRunner().invoke(attention, [str(run.path), "-o", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0
+    table = pd.read_csv(out)
+    two, one = (table[table["fold"] == k] for k in (0, 1))
+    assert two[["weight_5_1", "weight_6_1"]].notna().all(axis=None)
+    assert one[["weight_5_1", "weight_6_1"]].isna().all(axis=None)
+    np.testing.assert_allclose(one["weight"], one[["weight_5_0", "weight_6_0"]].mean(axis=1), rtol=1e-12)
+
+
+def test_data_that_cannot_be_read_are_not_said_to_be_a_file_that_cannot_be_written(run, tmp_path, monkeypatch):
+    def broken(self, slide_id):
+        raise OSError(5, "Input/output error", "disk")
+
+    monkeypatch.setattr(type(open_store(str(run.config["data"]["store"]))), "read", broken)
+    found = CliRunner().invoke(attention, [str(run.path), "-o", str(tmp_path / "weights.csv")])
+    assert str(found.exception) == "disk: cannot be read (Input/output error)."
+    assert not list(tmp_path.glob("*weights*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmsurv.errors import ConfigError, RunError
+from mmsurv.errors import CohortError, RunError
 from mmsurv_train.gene_sets import GeneSets, read_gene_sets
 
 
@@ -33,7 +33,7 @@ def test_small_sets_are_left_out_by_name(write, caplog):
 
 def test_sets_of_other_names_are_refused_with_both(write):
     with pytest.raises(
-        ConfigError, match=r"no gene set has 1 of the model's 1 genes.*such as 'A', the model's 'ENSG1'"
+        CohortError, match=r"no gene set has 1 of the model's 1 genes.*such as 'A', the model's 'ENSG1'"
     ):
         read_gene_sets(write("S1\t-\tA\n")).matched(["ENSG1"], least=1)
 
@@ -49,12 +49,12 @@ def test_sets_of_other_names_are_refused_with_both(write):
     ],
 )
 def test_what_is_no_gmt_file_is_said_with_its_line(write, text, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(CohortError, match=message):
         read_gene_sets(write(text))
 
 
 def test_a_missing_file_and_a_damaged_table_are_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"nothing\.gmt: cannot be read"):
+    with pytest.raises(CohortError, match=r"nothing\.gmt: cannot be read"):
         read_gene_sets(tmp_path / "nothing.gmt")
     with pytest.raises(RunError, match="its gene sets are not as this version writes them"):
         GeneSets.from_table({"names": ["S1"]})

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from mmsurv_train.recipe import ModelSettings, TrainRecipe
 from mmsurv_train.report.content import _warnings
 from mmsurv_train.sweep.plan import Plan, make_plan
-from mmsurv_train.sweep.possible import Facts
+from mmsurv_train.sweep.possible import Facts, needs_of
 from mmsurv_train.sweep.recipe import Published, load_sweep_recipe
 from mmsurv_train.sweep.same import same_trainings
 from mmsurv_train.sweep.table import NUMBERS, Result, table
@@ -181,7 +182,8 @@ def test_settings_that_a_model_does_not_have_are_dashes(plan) -> None:
     ]
 
 
-FACTS = Facts(training={"cross-attention": 20, "rna": 20}, whole={("cross-attention", "case"): 12}, random_weights=True)
+CROSS, RNA = (needs_of(TrainRecipe(model=ModelSettings(name=name))) for name in ("cross-attention", "rna"))
+FACTS = Facts(training={CROSS: 20, RNA: 20}, whole={(CROSS, "case"): 12}, random_weights=True)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,12 @@ class Bags:
             spans, self._rows, self._moments, dim=self.dim, device=self.device, neighbours=self._neighbours
         )
 
+    def drawn_tiles(self, slide_ids: Sequence[str], *, size: int = 0) -> dict[str, int]:
+        """How many of the first rows of each slide a bag without a draw holds, in its order; slides with none are
+        left out."""
+        self._require(slide_ids)
+        return {span.slide_id: span.n for span in spans_of(slide_ids, self._n_tiles, size=size, draw=None)}
+
     def bag(self, slide_ids: Sequence[str], *, size: int = 0, draw: Draw | None = None) -> Tensor:
         """One bag as a whole, (N, D) in the stored dtype: a view where its rows lie in one run, otherwise a copy.
 

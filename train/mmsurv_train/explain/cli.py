@@ -26,6 +26,7 @@ SUFFIXES = (".csv", ".parquet")
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.option("--slide", "slides", multiple=True, metavar="ID", help="Only this slide; repeatable. [default: all]")
+@click.option("--case", "cases", multiple=True, metavar="ID", help="Only the slides of this case; repeatable.")
 @click.option("--fold", type=click.IntRange(0), metavar="K",
               help="The model of fold K. [default: of the fold that had the case in its test part]")  # fmt: skip
 @click.option("--bag", type=click.Choice(["case", "slide"]),
@@ -43,6 +44,7 @@ def attention(run: Path, out: Path, as_json: bool, **asked: Any) -> None:
     \b
     mmsurv attention runs/cross-attention -o attention.parquet
     mmsurv attention runs/cross-attention --slide TCGA-02-0047-01Z-00-DX1 -o one.csv
+    mmsurv attention runs/cross-attention --case TCGA-02-0047 -o one.csv
 
     One row a tile: slide, case, level-0 position, and the weight (mean over networks and heads, and each one's).
     """
@@ -52,11 +54,25 @@ def attention(run: Path, out: Path, as_json: bool, **asked: Any) -> None:
     if out.suffix not in SUFFIXES:
         raise click.UsageError(f"-o must end in {' or '.join(SUFFIXES)}, not {out.suffix or 'nothing'!r}.")
     with _whole_or_none(out) as temporary:
-        n_slides, n_tiles = _write(tile_weights(run, Asked(**asked)), temporary, parquet=out.suffix == ".parquet")
+        tables = _readable(run, tile_weights(run, Asked(**asked)))
+        n_slides, n_tiles = _write(tables, temporary, parquet=out.suffix == ".parquet")
     if as_json:
         click.echo(json_text({"file": str(out), "slides": n_slides, "tiles": n_tiles}), nl=False)
     else:
-        click.echo(f"{n_tiles} tiles of {n_slides} slides: {out}")
+        click.echo(f"{_count(n_tiles, 'tile')} of {_count(n_slides, 'slide')}: {out}")
+
+
+def _count(n: int, what: str) -> str:
+    return f"1 {what}" if n == 1 else f"{n} {what}s"
+
+
+def _readable(run: Path, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The tables; an error of the file system meanwhile is one of reading, not of the file that is written."""
+    try:
+        yield from tables
+    except OSError as error:
+        what = error.filename or run
+        raise RunError(f"{what}: cannot be read ({error.strerror or error}).") from error
 
 
 @contextmanager

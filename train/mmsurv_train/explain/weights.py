@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mmsurv.config import from_table
-from mmsurv.errors import RunError
+from mmsurv.errors import ConfigError, RunError
 from mmsurv_train import inputs
 from mmsurv_train import run as runs
 from mmsurv_train.recipe import TrainRecipe
@@ -25,6 +25,8 @@ from mmsurv_train.recipe import TrainRecipe
 if TYPE_CHECKING:
     from mmsurv.store import FeatureStore
     from mmsurv_train.inputs import Inputs
+    from mmsurv_train.models import SurvivalModel
+    from mmsurv_train.preprocess import Preprocess
     from mmsurv_train.run import Run
 
 BagUnit = Literal["case", "slide"]
@@ -35,7 +37,9 @@ class Asked:
     """What is to be explained."""
 
     slides: tuple[str, ...] = ()
-    """Ids; empty: all slides of the run."""
+    """Ids; with ``cases`` empty as well: all slides of the run."""
+    cases: tuple[str, ...] = ()
+    """Ids whose slides are explained, beside ``slides``."""
     fold: int | None = None
     """Which fold's model of a cross-validation; None: for each slide the one that had its case in the test part."""
     bag: BagUnit | None = None
@@ -51,17 +55,21 @@ def tile_weights(path: Path, asked: Asked) -> Iterator[pd.DataFrame]:
 
     Columns: slide_id, case_id, fold (of a cross-validation), row, x, y (level-0 pixels of the tile's top-left corner),
     tile_level0 (its width in level-0 pixels; blank where the record does not say), weight (the mean over networks and
-    heads), and where there are several, weight_SEED_HEAD of each. A gene set's head has its name.
+    heads), and where there are several, weight_SEED_HEAD of each. A gene set's head has its name. Where folds have
+    other heads, the columns are those of all, blank where a fold has no such head.
+
+    Weights are those of the prediction: of a run that predicts from the first tiles only (``bags.at_prediction``), the
+    table has these tiles.
 
     Raises:
+        ConfigError: a fold the run does not have.
         RunError: not a run, a model without attention, a slide that is not in the store or whose patient lacks what the
             model looks at, or a case that no fold tests.
         StoreError: a record is damaged.
     """
     run = runs.read_run(path)
     members = run.folds() or [run]
-    if asked.fold is not None and (run.kind == runs.RUN or asked.fold not in run.config["folds"]):
-        raise RunError(f"{path}: there is no fold {asked.fold}. Folds: {run.config.get('folds', 'none')}.")
+    _check_fold(run, asked.fold)
     recipe = _recipe(members[0])
     _require_attention(run, members[0])
     sources = inputs.read_sources(
@@ -71,9 +79,22 @@ def tile_weights(path: Path, asked: Asked) -> Iterator[pd.DataFrame]:
     wanted = _wanted(run, data, asked)
     chosen = _members(run, members, wanted, asked)
     data = inputs.read_features(data, recipe, sources)
+    models = {k: _Member.open(members[k]) for k in chosen}
+    # Each fold chooses its own settings where they are nested, and knows the genes that vary in its training part.
+    names = dict.fromkeys(name for model in models.values() for name in model.head_names)
     for k, slides in chosen.items():
         fold = None if run.kind == runs.RUN else int(run.config["folds"][k])
-        yield from _of_member(members[k], data, slides, asked, fold=fold)
+        yield from _of_member(models[k], data, slides, asked, fold=fold, names=list(names) if len(names) > 1 else [])
+
+
+def _check_fold(run: Run, fold: int | None) -> None:
+    if fold is None:
+        return
+    if run.kind == runs.RUN:
+        raise ConfigError(f"--fold {fold}: {run.path} is of one split and has no folds. Leave --fold out.")
+    if fold not in run.config["folds"]:
+        folds = ", ".join(map(str, run.config["folds"]))
+        raise ConfigError(f"--fold {fold}: there is no such fold of {run.path}. It has {folds}.")
 
 
 def _recipe(run: Run) -> TrainRecipe:
@@ -94,15 +115,23 @@ def _require_attention(run: Run, member: Run) -> None:
 def _wanted(run: Run, data: Inputs, asked: Asked) -> pd.DataFrame:
     """slide_id and case_id of what is to be explained."""
     slides = data.cohort.slides
-    names = asked.slides or tuple(run.provenance["slides"])
-    strangers = [name for name in names if name not in set(slides["slide_id"])]
+    known = {"slide": set(slides["slide_id"]), "case": set(slides["case_id"])}
+    for kind, ids in (("slide", asked.slides), ("case", asked.cases)):
+        _refuse_strangers(run, kind, [name for name in ids if name not in known[kind]])
+    names = {*asked.slides, *slides["slide_id"][slides["case_id"].isin(asked.cases)]}
+    if not names:
+        names = set(run.provenance["slides"])
+        _refuse_strangers(run, "slide", sorted(names - known["slide"]))
+    return slides[slides["slide_id"].isin(names)].sort_values(["case_id", "slide_id"])
+
+
+def _refuse_strangers(run: Run, kind: str, strangers: Sequence[str]) -> None:
     if strangers:
+        n = f"1 {kind}" if len(strangers) == 1 else f"{len(strangers)} {kind}s"
         raise RunError(
-            f"{run.path}: {len(strangers)} slides cannot be explained: {', '.join(strangers[:5])}. They must be in the "
-            "store, in the clinical table, and their patients must have what the model looks at (--store, --clinical, "
-            "--rna)."
+            f"{run.path}: {n} cannot be explained: {', '.join(strangers[:5])}. Slides must be in the store and in the "
+            "clinical table, and their patients must have what the model looks at (--store, --clinical, --rna)."
         )
-    return slides[slides["slide_id"].isin(set(names))].sort_values(["case_id", "slide_id"])
 
 
 def _members(run: Run, members: Sequence[Run], wanted: pd.DataFrame, asked: Asked) -> dict[int, pd.DataFrame]:
@@ -124,46 +153,67 @@ def _members(run: Run, members: Sequence[Run], wanted: pd.DataFrame, asked: Aske
     return {int(k): wanted[explained_by == k] for k in sorted(set(explained_by))}
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Member:
+    """One model that explains."""
+
+    recipe: TrainRecipe
+    model: SurvivalModel
+    preprocess: Preprocess
+
+    @classmethod
+    def open(cls, member: Run) -> _Member:
+        from mmsurv_train.evaluate import load_model
+
+        model, preprocess = load_model(member)
+        return cls(recipe=_recipe(member), model=model, preprocess=preprocess)
+
+    @property
+    def head_names(self) -> list[str]:
+        """Of the columns of its weights, networks outermost."""
+        sets = self.preprocess.gene_sets
+        heads = [str(head) for head in range(self.model.n_heads)] if sets is None else sets.names
+        return [f"weight_{seed}_{head}" for seed in self.recipe.fit.seeds for head in heads]
+
+
 def _of_member(
-    member: Run, data: Inputs, wanted: pd.DataFrame, asked: Asked, *, fold: int | None
+    member: _Member, data: Inputs, wanted: pd.DataFrame, asked: Asked, *, fold: int | None, names: Sequence[str]
 ) -> Iterator[pd.DataFrame]:
-    from mmsurv_train.evaluate import load_model
     from mmsurv_train.patients import slides_of
     from mmsurv_train.prepare import known_of
 
-    recipe, (model, preprocess) = _recipe(member), load_model(member)
+    recipe, model = member.recipe, member.model
     assert data.bags is not None
     assert data.store is not None
     owned = slides_of(data.cohort, data.bags)
     unit = asked.bag or recipe.bags.unit
-    heads = [str(head) for head in range(model.n_heads)] if preprocess.gene_sets is None else preprocess.gene_sets.names
+    size = recipe.bags.size if recipe.bags.at_prediction == "size" else 0
     for case_id, rows in wanted.groupby("case_id", sort=True):
-        names = rows["slide_id"].tolist()
-        bags = [owned[str(case_id)]] if unit == "case" else [[name] for name in names]
-        known = known_of([str(case_id)] * len(bags), preprocess, recipe, data.cohort, data.bags)
-        weights = model.weights(known.for_networks(model.networks), data.bags.draw(bags))
+        slides = rows["slide_id"].tolist()
+        bags = [owned[str(case_id)]] if unit == "case" else [[name] for name in slides]
+        known = known_of([str(case_id)] * len(bags), member.preprocess, recipe, data.cohort, data.bags)
+        weights = model.weights(known.for_networks(model.networks), data.bags.draw(bags, size=size))
         for bag, weight_MHN in zip(bags, weights, strict=True):
             first = 0
-            for name in bag:
-                n_tiles = data.bags.n_tiles(name)
+            for slide_id, n_tiles in data.bags.drawn_tiles(bag, size=size).items():  # its first rows
                 part_MHN = weight_MHN[:, :, first : first + n_tiles].double().numpy()
                 first += n_tiles
-                if name in names:
-                    columns = _weight_columns(part_MHN, recipe.fit.seeds, heads)
-                    yield _table(data.store, name, str(case_id), fold, columns)
+                if slide_id in slides:
+                    columns = _weight_columns(part_MHN, member.head_names, names)
+                    yield _table(data.store, slide_id, str(case_id), fold, columns, n_tiles)
 
 
-def _weight_columns(weight_MHN: np.ndarray, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, np.ndarray]:
-    columns = {"weight": weight_MHN.mean((0, 1))}
-    if weight_MHN.shape[:2] != (1, 1):
-        for m, seed in enumerate(seeds):
-            columns |= {f"weight_{seed}_{head}": weight_MHN[m, h] for h, head in enumerate(heads)}
-    return columns
+def _weight_columns(weight_MHN: np.ndarray, own: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The mean and, where there are several, the weights of each network's heads, NaN for those of other folds."""
+    mine = dict(zip(own, weight_MHN.reshape(-1, weight_MHN.shape[2]), strict=True))
+    nothing = np.full(weight_MHN.shape[2], np.nan)
+    return {"weight": weight_MHN.mean((0, 1)), **{name: mine.get(name, nothing) for name in names}}
 
 
 def _table(
-    store: FeatureStore, slide_id: str, case_id: str, fold: int | None, columns: dict[str, np.ndarray]
+    store: FeatureStore, slide_id: str, case_id: str, fold: int | None, columns: dict[str, np.ndarray], n_tiles: int
 ) -> pd.DataFrame:
+    """Of the first ``n_tiles`` rows of a record."""
     record = store.read(slide_id)
     width = record.coords_attributes.get("patch_size_level0")
     where = {} if fold is None else {"fold": fold}
@@ -172,9 +222,9 @@ def _table(
             "slide_id": slide_id,
             "case_id": case_id,
             **where,
-            "row": np.arange(record.n_tiles),
-            "x": record.coords[:, 0],
-            "y": record.coords[:, 1],
+            "row": np.arange(n_tiles),
+            "x": record.coords[:n_tiles, 0],
+            "y": record.coords[:n_tiles, 1],
             "tile_level0": float(width) if isinstance(width, int | float) else np.nan,
             **columns,
         }

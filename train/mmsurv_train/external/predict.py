@@ -16,7 +16,7 @@ import pandas as pd
 
 from mmsurv import provenance
 from mmsurv.config import from_table
-from mmsurv.errors import RecipeMismatchError, RunError
+from mmsurv.errors import ConfigError, RecipeMismatchError, RunError
 from mmsurv_train import inputs, scores, seeds
 from mmsurv_train import run as runs
 from mmsurv_train.evaluate import load_model
@@ -81,7 +81,9 @@ def predict_external(
     """
     asked = _Asked.open(path, device)
     _check_store(asked, sources)
-    data = inputs.join_tables(asked.recipe, sources, outcome_optional=True)
+    _require_something(asked.recipe, sources)
+    data = inputs.join_tables(asked.recipe, sources, predicted_by=path)
+    _check_clinical(asked, data, sources)
     data, genes = _with_genes(data, asked, least_genes, sources)
     with threads(asked.run.provenance["threads"]):  # as in training: another number may sum in another order
         data = inputs.read_features(data, asked.recipe, sources, on_slide=on_slide)
@@ -98,7 +100,7 @@ def predict_external(
         seen=seen,
         genes=genes,
         metrics=_measure(asked, data, found, seen),
-        warnings=_warnings(asked.run, sources, genes, data),
+        warnings=_warnings(asked.run, asked.recipe, sources, genes, data),
     )
 
 
@@ -157,6 +159,20 @@ def _check_store(asked: _Asked, sources: Sources) -> None:
         )
 
 
+def _require_something(recipe: TrainRecipe, sources: Sources) -> None:
+    """Raises ConfigError: neither slides nor RNA are given to a model that looks at nothing else."""
+    if recipe.may_lack and "clinical" not in recipe.inputs and sources.store is None and sources.cohort.rna is None:
+        options = " or ".join(f"--{'store' if name == 'wsi' else name}" for name in recipe.inputs)
+        raise ConfigError(f"the model {recipe.model.name!r} can do without one input, not without all: give {options}.")
+
+
+def _check_clinical(asked: _Asked, data: Inputs, sources: Sources) -> None:
+    """Raises CohortError: the clinical table has text where the training part had numbers; names table and case."""
+    for scale in asked.scales:
+        if scale.clinical is not None:
+            scale.clinical.check(data.cohort.cases, source=sources.cohort.clinical)
+
+
 def _with_genes(data: Inputs, asked: _Asked, least: float, sources: Sources) -> tuple[Inputs, Aligned | None]:
     """The data with the models' genes only, where the models see genes."""
     if data.cohort.rna is None or not any(scale.n_genes for scale in asked.scales):
@@ -190,7 +206,7 @@ def _measure(asked: _Asked, data: Inputs, found: RiskTables, seen: Mapping[str, 
         "format": scores.FORMAT,
         "kind": PART,
         "model": recipe.model.name,
-        "method": scores.method(compared, recipe.evaluate, cut=group),
+        "method": scores.method(compared, recipe.evaluate, cut=group, scale=recipe.fit.risk_scale),
         "risk_cut": cut,
         "parts": {PART: scores.measure_part(predictions, high, compared, recipe.evaluate)},
         "seeds": seeds.measure_seeds(predictions, recipe.fit.seeds, recipe.evaluate),
@@ -206,8 +222,19 @@ def _reference(run: Run, recipe: TrainRecipe) -> scores.metrics.Reference:
     return scores.reference(run.predictions.part("train").cases, recipe.evaluate, name="training part of the run")
 
 
-def _warnings(run: Run, sources: Sources, genes: Aligned | None, data: Inputs) -> list[str]:
+WORDS = {"wsi": "slides (--store)", "rna": "RNA profiles (--rna)", "clinical": "clinical variables"}
+
+
+def _no_clinical(recipe: TrainRecipe, data: Inputs) -> bool:
+    return bool(data.cohort.cases[list(recipe.clinical.columns)].isna().all(axis=None))
+
+
+def _warnings(run: Run, recipe: TrainRecipe, sources: Sources, genes: Aligned | None, data: Inputs) -> list[str]:
     lines = [] if genes is None else genes.warnings()
+    absent = {"wsi": sources.store is None, "rna": data.cohort.rna is None, "clinical": _no_clinical(recipe, data)}
+    if recipe.may_lack:
+        names = [WORDS[name] for name in recipe.inputs if absent[name]]
+        lines += [f"There are no {name}: every patient is predicted as one who has none." for name in names]
     if genes is not None:
         for name in ("rna_log2", "strip_ensembl_versions"):
             before, now = bool(run.config["cohort"].get(name, False)), getattr(sources.cohort, name)

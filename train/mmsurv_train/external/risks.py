@@ -15,8 +15,10 @@ import pandas as pd
 from mmsurv.errors import RunError
 from mmsurv_train import crossval, seeds
 from mmsurv_train import run as runs
+from mmsurv_train.metrics import Curves
 from mmsurv_train.predict import RiskTables
 from mmsurv_train.run import Run
+from mmsurv_train.survival import from_table
 
 MONTHS = (12, 36, 60)
 """When the chance to be alive is written."""
@@ -79,12 +81,7 @@ def _survival(member: Run, cases: pd.DataFrame) -> pd.DataFrame:
     baseline = runs.read_csv(source)
     if not {"time", "cumulative_hazard"} <= set(baseline.columns):
         raise RunError(f"{source}: the columns time and cumulative_hazard are expected. Train the run again.")
-    risk = cases["risk"].to_numpy(float)
-    columns = {}
-    for months in MONTHS:
-        past = baseline["cumulative_hazard"][baseline["time"] <= months]
-        hazard = float(past.iloc[-1]) if len(past) else 0.0
-        with np.errstate(over="ignore"):  # a hazard without bound is a survival of 0
-            alive = np.exp(-hazard * np.exp(risk)) if hazard else np.ones(len(risk))
-        columns[f"survival_{months}"] = alive if months <= baseline["time"].max() else np.full(len(risk), np.nan)
-    return pd.DataFrame(columns, index=pd.Index(cases["case_id"], name="case_id"))
+    of_one = np.zeros(len(cases), dtype=np.int64)
+    curves = Curves([from_table(baseline)], of_one, cases["risk"].to_numpy(float))
+    columns = [f"survival_{months}" for months in MONTHS]
+    return pd.DataFrame(curves.at(MONTHS), columns=columns, index=pd.Index(cases["case_id"], name="case_id"))

@@ -1,7 +1,7 @@
 """Predicted survival: from log relative hazards and a cumulative baseline hazard to a curve for each patient.
 
-Owns ``S(t | risk) = exp(−H₀(t) · exp(risk))`` as a step function that starts at 1, for patients of one model or of
-several, each with the baseline of their own. H₀ says nothing beyond the last death of the training patients, so there
+Owns ``S(t | risk) = exp(−H₀(t) · exp(slope · risk))`` as a step function that starts at 1, for patients of one model or
+of several, each with the baseline of their own. H₀ says nothing beyond the last death of the training patients; there
 survival is NaN, to be left out or explained by whoever asks.
 Shape suffixes: N patients, T times, K steps of a baseline.
 """
@@ -22,6 +22,8 @@ class Baseline:
     time: NDArray[np.float64]
     """Months, increasing; at least one."""
     cumulative: NDArray[np.float64]
+    slope: float = 1.0
+    """Log hazard per unit of a patient's risk; 1 where risks are log hazards."""
 
     @property
     def end(self) -> float:
@@ -46,7 +48,7 @@ class Curves:
     model: NDArray[np.int64]
     """Which of them is a patient's."""
     risk: NDArray[np.float64]
-    """Log relative hazards, each on the scale of its model."""
+    """On the scale of each patient's model; its baseline says how many log hazards a unit is."""
 
     @property
     def end(self) -> float:
@@ -56,7 +58,7 @@ class Curves:
     def at(self, time_T: ArrayLike) -> NDArray[np.float64]:
         """Survival (N, T) at the same times for all; NaN beyond the end of a patient's baseline."""
         log_hazard_MT = np.stack([baseline.log_at(time_T) for baseline in self.baselines])
-        return _survival(log_hazard_MT[self.model] + self.risk[:, None])
+        return _survival(log_hazard_MT[self.model] + self._log_relative[:, None])
 
     def at_own(self, time_N: ArrayLike) -> NDArray[np.float64]:
         """Survival (N,) of each patient at a time of its own."""
@@ -65,7 +67,12 @@ class Curves:
         for k, baseline in enumerate(self.baselines):
             mine = self.model == k
             log_hazard_N[mine] = baseline.log_at(time_N[mine])
-        return _survival(log_hazard_N + self.risk)
+        return _survival(log_hazard_N + self._log_relative)
+
+    @property
+    def _log_relative(self) -> NDArray[np.float64]:
+        """Log relative hazards (N,)."""
+        return self.risk * np.array([baseline.slope for baseline in self.baselines])[self.model]
 
     def ends(self) -> NDArray[np.float64]:
         """Months (N,) to which each patient's curve is defined."""

@@ -173,6 +173,8 @@ class MeanPooling(SurvivalModel):
 
     def __init__(self, settings: Sequence[ModelSettings], dims: Dims) -> None:
         super().__init__(settings, dims)
+        if not dims.features:  # RNA and clinical variables only
+            self.pools = "none"  # type: ignore[assignment, misc]
         self.register_buffer("feature_mean", torch.zeros(len(settings), dims.features))
         self.register_buffer("feature_sd", torch.ones(len(settings), dims.features))
 

@@ -27,7 +27,6 @@ class LateFusion(MeanPooling):
 
     def __init__(self, settings: Sequence[ModelSettings], dims: Dims) -> None:
         super().__init__(settings, dims)
-        self.pools = "mean" if dims.features else "none"  # type: ignore[misc, assignment]
         self.beside = Beside(settings, dims, self.noise)
         self.register_buffer("image_weight", torch.zeros(len(settings), dims.features))
         self.register_buffer("image_shift", torch.zeros(len(settings)))

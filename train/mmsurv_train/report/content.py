@@ -82,6 +82,8 @@ class Model:
     training: Markup
     settings: list[tuple[str, str]]
     command: str
+    selection: str
+    """How its settings were chosen, where that was done inside the training parts; else empty."""
     made: str
     features: str
     """How tile features were read; empty where none were."""
@@ -165,6 +167,7 @@ def _model(run: Run, label: str, key: str) -> Model:
         ),
         settings=_flat(run.config["recipe"]),
         command=record["command"],
+        selection=_selection(record.get("selection")),
         made=record["made"],
         features=_features(record.get("features")),
         versions=", ".join(f"{name} {version}" for name, version in sorted(record["versions"].items())),
@@ -270,6 +273,16 @@ def _part_name(run: Run) -> str:
     part = f"out-of-fold, {len(run.config['folds'])} folds" if folds else "test part"
     n_seeds = summary.n_seeds(run.metrics)
     return part if n_seeds == 1 else f"{part}, ensemble of {n_seeds} seeds"
+
+
+def _selection(record: Mapping[str, Any] | None) -> str:
+    if not record:
+        return ""
+    chosen = ", ".join(f"{name} (fold {fold})" for fold, name in record["chosen"].items())
+    return (
+        f"{record['n_settings_tried']} settings were tried on {record['inner_folds']} inner folds of each training "
+        f"part, by the {record['measure']}; no test part was looked at. Chosen: {chosen}."
+    )
 
 
 def _features(record: Mapping[str, Any] | None) -> str:

@@ -16,7 +16,7 @@ from mmsurv.config import to_table
 from mmsurv.errors import RunError
 from mmsurv.store.commit import publish_bytes
 from mmsurv_train import run as runs
-from mmsurv_train.inputs import Sources
+from mmsurv_train.inputs import Sources, gene_sets_digest
 from mmsurv_train.place import METRICS
 from mmsurv_train.sweep.plan import Plan
 
@@ -36,7 +36,7 @@ def describe(plan: Plan, sources: Sources, *, command: str, notes: Sequence[str]
 
     Raises:
         CohortError, StoreError: the data cannot be read.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or a file of gene sets cannot be read.
     """
     import torch
 
@@ -191,6 +191,7 @@ def _data(plan: Plan, sources: Sources) -> dict[str, Any]:
     data: dict[str, Any] = {"options": options, "complete_cases": sources.complete_cases}
     paths = {"clinical": sources.cohort.clinical, "rna": sources.cohort.rna, "folds": plan.recipe.split.folds_file}
     data |= {name: provenance.file_digest(Path(path)) for name, path in paths.items() if path is not None}
+    data["gene_sets"] = {planned.name: gene_sets_digest(planned.recipe) for planned in plan.configurations}
     if store is not None:
         data["store"] = store.recipe_sha256
         slide_ids = cohort.slides["slide_id"].tolist()

@@ -96,6 +96,7 @@ def make_plan(recipe: SweepRecipe, overrides: Mapping[str, Any]) -> Plan:
         Planned(name=name, recipe=_resolve(recipe, combination, overrides, name), row=combination[0])
         for name, combination in zip(names, combinations, strict=True)
     )
+    options.refuse_idle(overrides, [planned.recipe for planned in configurations])
     varying = _varying(recipe, configurations)
     _refuse_incomparable(recipe.source, varying)
     _refuse_twins(recipe.source, configurations)

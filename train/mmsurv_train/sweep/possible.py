@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -16,20 +16,30 @@ from mmsurv.errors import SplitError
 from mmsurv_train import inputs
 from mmsurv_train.asked import make_splits
 from mmsurv_train.inputs import Inputs, Sources
+from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from mmsurv.split import Split
 
 
+Needs: TypeAlias = tuple[Any, ...]
+"""What decides which patients a recipe's model sees."""
+
+
+def needs_of(recipe: TrainRecipe) -> Needs:
+    """Recipes that need the same see the same patients."""
+    return recipe.model.name, recipe.inputs, recipe.clinical.columns, recipe.may_lack
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the data say about settings, by the model's name."""
+    """What the data say about settings, by what a model needs."""
 
-    training: Mapping[str, int]
+    training: Mapping[Needs, int]
     """Patients of the largest training part: a batch of as many is the whole part."""
-    whole: Mapping[tuple[str, str], int]
-    """(model, ``bags.unit``) → the least ``bags.size`` with which no bag is cut; none for a model without tiles."""
+    whole: Mapping[tuple[Needs, str], int]
+    """(needs, ``bags.unit``) → the least ``bags.size`` with which no bag is cut; none for a model without tiles."""
     random_weights: bool
     """Whether a model reads features of an encoder that was never trained."""
 
@@ -42,10 +52,10 @@ def look(plan: Plan, sources: Sources) -> Facts:
         CohortError, StoreError: the data cannot be used.
         SplitError: a split cannot be made, or one of its parts cannot be trained or validated on.
     """
-    training: dict[str, int] = {}
-    whole: dict[tuple[str, str], int] = {}
+    training: dict[Needs, int] = {}
+    whole: dict[tuple[Needs, str], int] = {}
     random_weights = False
-    for recipe in {planned.recipe.model.name: planned.recipe for planned in plan.configurations}.values():
+    for needs, recipe in {needs_of(planned.recipe): planned.recipe for planned in plan.configurations}.items():
         model = recipe.model
         data = inputs.join_tables(recipe, sources)
         splits = make_splits(plan.recipe.split, data.cohort.cases)
@@ -53,9 +63,9 @@ def look(plan: Plan, sources: Sources) -> Facts:
             _require_deaths(
                 split, data.cohort.cases, f"model {model.name}" + (f", fold {k}" if len(splits) > 1 else "")
             )
-        training[model.name] = max(len(split.cases("train")) for split in splits.values())
+        training[needs] = max(len(split.cases("train")) for split in splits.values())
         if recipe.needs_tiles:
-            whole |= {(model.name, unit): size for unit, size in _whole_bags(data).items()}
+            whole |= {(needs, unit): size for unit, size in _whole_bags(data).items()}
             random_weights = random_weights or _is_random(data)
     return Facts(training=training, whole=whole, random_weights=random_weights)
 

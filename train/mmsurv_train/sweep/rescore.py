@@ -19,6 +19,7 @@ from mmsurv_train import run as runs
 from mmsurv_train.place import new_run
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.sweep.damage import repairable
+from mmsurv_train.sweep.possible import Needs, needs_of
 from mmsurv_train.sweep.recipe import AtPrediction
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def evaluate_missing(wanted: Iterable[Wanted], sources: Sources) -> None:
     wanted = list(wanted)
     reading = strata.reading(sources.cohort, [_recipe(run).evaluate for run, _, _ in wanted])
     sources = replace(sources, cohort=reading)
-    loaded: dict[str, Inputs] = {}  # which data a model needs, its name says
+    loaded: dict[Needs, Inputs] = {}
     for alike in _alike(wanted):
         recipe = _recipe(alike[0][0])
-        name = recipe.model.name
-        if name not in loaded:
-            loaded[name] = inputs.read_features(inputs.join_tables(recipe, sources), recipe, sources)
-        for (run, at_prediction, folder), scored in zip(alike, _score(alike, loaded[name]), strict=True):
+        needs = needs_of(recipe)
+        if needs not in loaded:
+            loaded[needs] = inputs.read_features(inputs.join_tables(recipe, sources), recipe, sources)
+        for (run, at_prediction, folder), scored in zip(alike, _score(alike, loaded[needs]), strict=True):
             _write(run, with_bags(run, at_prediction), folder, scored)
 
 
@@ -88,14 +89,14 @@ def _recipe(run: Run) -> TrainRecipe:
 
 
 def _alike(wanted: Iterable[Wanted]) -> list[list[Wanted]]:
-    """What is missing, by what can be asked in one read: one model's name, the same bags."""
+    """What is missing, by what can be asked in one read: the same patients and model, the same bags."""
     groups: dict[Any, list[Wanted]] = {}
     for run, at_prediction, folder in wanted:
         if folder.exists():
             read_metrics(folder)  # a damaged one is refused before the others are computed
         else:
             recipe = with_bags(run, at_prediction)
-            groups.setdefault((recipe.model.name, recipe.bags), []).append((run, at_prediction, folder))
+            groups.setdefault((needs_of(recipe), recipe.bags), []).append((run, at_prediction, folder))
     return list(groups.values())
 
 

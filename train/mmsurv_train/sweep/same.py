@@ -11,7 +11,7 @@ from mmsurv.provenance import canonical_json
 from mmsurv_train.modalities import ModelName
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.sweep.plan import Plan
-from mmsurv_train.sweep.possible import Facts
+from mmsurv_train.sweep.possible import Facts, needs_of
 from mmsurv_train.sweep.recipe import setting_keys
 
 CROSS: tuple[ModelName, ...] = ("cross-attention",)
@@ -72,10 +72,10 @@ def _has(recipe: TrainRecipe, name: str) -> bool:
 
 def _trained_as(recipe: TrainRecipe, facts: Facts) -> str:
     """The recipe without what makes no difference."""
-    table, model = to_table(recipe), recipe.model.name
-    if recipe.fit.batch_size >= facts.training[model]:
+    table, needs = to_table(recipe), needs_of(recipe)
+    if recipe.fit.batch_size >= facts.training[needs]:
         table["fit"]["batch_size"] = 0
-    if recipe.needs_tiles and recipe.bags.size >= facts.whole[model, recipe.bags.unit]:
+    if recipe.needs_tiles and recipe.bags.size >= facts.whole[needs, recipe.bags.unit]:
         table["bags"]["size"] = 0
     if not table["bags"]["size"]:
         table["bags"] |= {"redraw": True, "at_prediction": "all"}
