@@ -57,8 +57,14 @@ def test_each_fold_has_its_own_settings_and_the_note_says_how_many_were_tried(mm
     assert (selection["n_settings_tried"], list(selection["chosen"].values())) == (2, best)
     rates = [fold.config["recipe"]["fit"]["learning_rate"] for fold in run.folds()]
     assert [f"learning_rate={rate:g}" for rate in rates] == best
+    assert table["fit.learning_rate"].tolist() == [1e-6, 0.1] * 3
+    assert set(table["n_inner"]) == {4}
     code, out, _ = mmsurv("evaluate", tmp_path / "run")
     assert (code, "identical to" in out) == (0, True)
+    assert mmsurv("report", tmp_path / "run", "-o", tmp_path / "report.html")[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "2 settings were tried on 4 inner folds of each training part" in page
+    assert f"Chosen: {best[0]} (fold 0)" in page
 
 
 def test_the_test_part_has_no_part_in_the_choice(mmsurv, data, study, tmp_path) -> None:

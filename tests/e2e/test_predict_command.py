@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
 
 from mmsurv.cli import main
 from mmsurv.cohort import CohortOptions
@@ -18,9 +20,16 @@ from mmsurv.store.testing import RECIPE as STORE_RECIPE
 from mmsurv.store.testing import make_record
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Sources
-from mmsurv_train.recipe import EvaluateSettings, FitSettings, ModelSettings, SplitSettings, TrainRecipe
+from mmsurv_train.recipe import (
+    ClinicalSettings,
+    EvaluateSettings,
+    FitSettings,
+    ModelSettings,
+    SplitSettings,
+    TrainRecipe,
+)
 from mmsurv_train.together import Configuration
-from mmsurv_train.train import train_all
+from mmsurv_train.train import train, train_all
 
 RECIPE = TrainRecipe(
     model=ModelSettings(name="joint"),
@@ -240,3 +249,93 @@ def test_the_record_says_which_models_and_which_data(mmsurv, trained, other, tmp
     code, _, err = mmsurv("predict", trained / "folds", *data(other), "-o", tmp_path / "out")
     assert code == 1
     assert "is not empty" in err or "already holds a run" in err
+
+
+LACKING = dataclasses.replace(RECIPE, model=ModelSettings(name="joint", modality_dropout=0.3))
+
+
+@pytest.fixture(scope="module", params=["joint", "abmil", "cross-attention", "late"])
+def of_any(request, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose patients may lack slides, RNA or clinical variables, and the study's table with an age."""
+    folder = tmp_path_factory.mktemp("lacking")
+    rows = pd.read_csv(study / "clinical.csv")
+    rows.assign(age=40 + rows["case_id"].str[-2:].astype(int)).to_csv(folder / "clinical.csv", index=False)
+    cohort = CohortOptions(clinical=str(folder / "clinical.csv"), rna=str(study / "rna.csv"))
+    model = ModelSettings(name=request.param, inputs=("wsi", "rna", "clinical"), modality_dropout=0.3)
+    recipe = dataclasses.replace(LACKING, model=model, clinical=ClinicalSettings(columns=("age",)))
+    train(recipe, Sources(cohort=cohort, store=str(study / "store")), folder / "run", command="mmsurv train")
+    return folder
+
+
+@pytest.mark.parametrize("given", ["rna", "store", "clinical"])
+def test_a_table_that_is_not_there_is_what_nobody_has(mmsurv, of_any, study, tmp_path, given) -> None:
+    """Predicted as by the pattern that the run measured."""
+    sources: list[object] = ["--clinical", of_any / "clinical.csv" if given == "clinical" else study / "clinical.csv"]
+    if given != "clinical":
+        sources += [f"--{given}", study / FILES[given]]
+    code, _, err = mmsurv("predict", of_any / "run", *sources, "-o", tmp_path / "out")
+    assert code == 0, err
+    words = {"store": "slides (--store)", "rna": "RNA profiles (--rna)", "clinical": "clinical variables"}
+    for name, absent in words.items():
+        assert (f"WARNING: There are no {absent}: every patient is predicted as one" in err) == (name != given), err
+    found = runs.read_csv(tmp_path / "out" / runs.CASE_PREDICTIONS).set_index("case_id")
+    pattern = {"store": "wsi"}.get(given, given)
+    expected = runs.read_csv(of_any / "run" / runs.PATTERN_PREDICTIONS).set_index("case_id")[pattern].dropna()
+    assert found.loc[expected.index, "risk"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-5, abs=1e-6)
+    assert found["has_wsi"].any() == (given == "store")
+    assert found["has_rna"].any() == (given == "rna")
+
+
+def test_with_nothing_at_all_there_is_nothing_to_predict_from(mmsurv, study, tmp_path) -> None:
+    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
+    train(LACKING, Sources(cohort=cohort, store=str(study / "store")), tmp_path / "run", command="mmsurv train")
+    code, _, err = mmsurv("predict", tmp_path / "run", "--clinical", study / "clinical.csv", "-o", tmp_path / "out")
+    assert (code, "can do without one input, not without all: give --store or --rna." in err) == (2, True), err
+
+
+def test_what_the_model_looks_at_and_the_clinical_table_lacks_is_the_models(mmsurv, study, tmp_path) -> None:
+    rows = pd.read_csv(study / "clinical.csv")
+    rows["age"] = 40 + rows["case_id"].str[-2:].astype(int)
+    rows.to_csv(tmp_path / "clinical.csv", index=False)
+    recipe = dataclasses.replace(
+        RECIPE, model=ModelSettings(name="clinical"), clinical=ClinicalSettings(columns=("age",))
+    )
+    train(recipe, Sources(cohort=CohortOptions(clinical=str(tmp_path / "clinical.csv"))), tmp_path / "run", command="")
+    code, _, err = mmsurv("predict", tmp_path / "run", "--clinical", study / "clinical.csv", "-o", tmp_path / "out")
+    assert (code, f"no column 'age', which the models of {tmp_path / 'run'} look at." in err) == (1, True), err
+    rows["age"] = rows["age"].astype(object)
+    rows.loc[rows["case_id"] == "case-03", "age"] = "old"
+    rows.to_csv(tmp_path / "text.csv", index=False)
+    code, _, err = mmsurv("predict", tmp_path / "run", "--clinical", tmp_path / "text.csv", "-o", tmp_path / "out")
+    said = f"{tmp_path / 'text.csv'}: column 'age' held numbers in the training part, now 'old' (case 'case-03')"
+    assert (code, said in err) == (1, True), err
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_survival_of_a_discrete_time_model_is_that_of_a_cox_regression_on_its_score(
+    mmsurv, study, tmp_path, folds
+) -> None:
+    fit = FitSettings(epochs=20, learning_rate=0.02, device="cpu", loss="nll")
+    split = SplitSettings(n_folds=folds) if folds else RECIPE.split
+    recipe = dataclasses.replace(RECIPE, model=ModelSettings(name="rna"), fit=fit, split=split)
+    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
+    run = train(recipe, Sources(cohort=cohort), tmp_path / "run", command="mmsurv train")
+    assert "no log hazard" in run.metrics["method"]["survival"]
+    assert mmsurv("evaluate", run.path)[0] == 0
+    part = "out-of-fold" if folds else "test"
+    assert run.metrics["parts"][part]["case"]["integrated_brier"]["value"] < 0.25
+    one = (run.folds() or [run])[0]
+    training = one.predictions.part("train").cases
+    slope = one.baseline["slope"].iloc[0]
+    fitted = CoxPHSurvivalAnalysis(alpha=1e-9, ties="breslow").fit(
+        training[["risk"]].to_numpy(), Surv.from_arrays(training["event"].to_numpy(bool), training["time"])
+    )
+    assert slope == pytest.approx(fitted.coef_[0], rel=0.05)  # a little shrunk
+    code, _, err = mmsurv("predict", one.path, "--clinical", study / "clinical.csv", "--rna", study / "rna.csv",
+                          "-o", tmp_path / "out")  # fmt: skip
+    assert code == 0, err
+    found = runs.read_csv(tmp_path / "out" / runs.CASE_PREDICTIONS).set_index("case_id")
+    own = one.survival.set_index("case_id")
+    assert found.loc[own.index, "survival_12"].to_numpy() == pytest.approx(own["survival_12"].to_numpy())
+    spread = own["survival_12"].max() - own["survival_12"].min()
+    assert spread > 0.3  # by the score as a log hazard, all curves would be much alike

@@ -255,3 +255,22 @@ def test_bags_of_many_sizes_are_evaluated_on_all_tiles_in_one_read_and_drawn(dat
     assert "nan" not in drawn.stdout
     assert "–: needs at least 5 epochs, and there are 3" in drawn.stdout
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_gene_sets_under_the_same_name_are_another_sweep(data, tmp_path) -> None:
+    sets = tmp_path / "sets.gmt"
+    sets.write_text("one\t-\tA\tB\n")
+    model = '[model]\nname = "co-attention"\ndim = 4\nleast_genes = 1\n'
+    rest = '[fit]\nepochs = 1\ndevice = "cpu"\n[evaluate]\nn_bootstrap = 0\n[grid]\n"fit.learning_rate" = [0.001, 0.01]'
+    (tmp_path / "mine.toml").write_text(model + rest)
+    asked = [tmp_path / "mine.toml", *data, "--gene-sets", sets, "-o", tmp_path / "sweep"]
+    call(*asked)
+    call(*asked)
+    sets.write_text("one\t-\tA\tC\n")
+    assert "data.gene_sets" in str(call(*asked, code=1).exception)
+
+
+def test_gene_sets_for_models_without_are_refused(recipe, data, tmp_path) -> None:
+    (tmp_path / "sets.gmt").write_text("one\t-\tA\tB\n")
+    found = call(recipe, *data, "--gene-sets", tmp_path / "sets.gmt", "-o", tmp_path / "sweep", code=2)
+    assert "--gene-sets: the model joint takes no gene sets" in found.output

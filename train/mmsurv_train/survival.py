@@ -46,7 +46,7 @@ class Predicted:
 RiskScale = Literal["log hazard", "score"]
 """What a unit of risk is: a log hazard, or nothing but a rank, as that of a discrete-time model (``discrete``)."""
 
-SLOPE_PENALTY = 1.0
+SLOPE_PENALTY = 0.1
 """Ridge penalty of a score's slope, summed over deaths: it only keeps that of scores which rank perfectly finite."""
 
 

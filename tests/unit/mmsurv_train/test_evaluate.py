@@ -113,6 +113,14 @@ def test_a_table_that_changed_is_named(changed: Path, table: str) -> None:
         evaluate(changed / "runs" / "joint")
 
 
+def test_a_table_of_other_patients_is_named_before_it_is_joined(changed: Path) -> None:
+    """Not the store, which would have no slide of theirs."""
+    path = changed / "clinical.csv"
+    path.write_text(path.read_text().replace("case-", "other-").replace("slide-", "elsewhere-"))
+    with pytest.raises(RunError, match="the clinical table is not the one the run was made from"):
+        evaluate(changed / "runs" / "joint")
+
+
 def test_a_store_of_another_recipe_is_refused(changed: Path) -> None:
     old = open_store(changed / "store")
     new = create_store(changed / "other", recipe={"encoder": {"name": "resnet18", "weights": "random"}}, dim=8)

@@ -311,6 +311,13 @@ def test_the_file_is_written_at_once_and_replaced(trained: Path, tmp_path: Path)
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
 
 
+def test_another_file_is_not_replaced(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.html").write_text("<p>years of work</p>")
+    with pytest.raises(RunError, match=r"thesis\.html is there already, and no report of mmsurv"):
+        write_report([read_run(trained / "joint")], tmp_path / "thesis.html", title="")
+    assert (tmp_path / "thesis.html").read_text() == "<p>years of work</p>"
+
+
 def test_a_report_of_nothing_or_to_nowhere_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="at least one run"):
         write_report([], tmp_path / "report.html", title="")

@@ -64,13 +64,20 @@ def test_models_that_meet_the_same_patients_share_a_pass(sources, passes, tmp_pa
 def test_a_configuration_that_fails_is_named_and_stops_no_other(sources, tmp_path) -> None:
     missing = dataclasses.replace(RECIPE, split=SplitSettings(n_folds=3, fold=7))
     constant = dataclasses.replace(RECIPE, rna=RnaSettings(min_variance=1e9))
-    chosen = configurations(good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing, constant=constant)
+    no_sets = dataclasses.replace(RECIPE, model=ModelSettings(name="co-attention", gene_sets="/nowhere.gmt"))
+    unnamed = dataclasses.replace(RECIPE, model=ModelSettings(name="co-attention"))
+    chosen = configurations(
+        good=RECIPE, diverges=with_fit(learning_rate=1e30), missing=missing, constant=constant, no_sets=no_sets,
+        unnamed=unnamed,
+    )  # fmt: skip
     places = {one.name: tmp_path / "runs" / one.name for one in chosen}
     found = train_all(chosen, sources, places, checkpoint_folder=tmp_path / "unfinished", command="")
     assert found["good"].kind == runs.CROSS_VALIDATION
     assert "Lower fit.learning_rate" in str(found["diverges"])
     assert "fold 7 does not exist" in str(found["missing"])
     assert "constant, fold 0: None of the 6 genes varies" in str(found["constant"])
+    assert "/nowhere.gmt: cannot be read" in str(found["no_sets"])
+    assert "needs gene sets: name a GMT file" in str(found["unnamed"])
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["good"]
     assert not (tmp_path / "unfinished").exists()
 
