@@ -123,6 +123,28 @@ def test_another_cohort_is_predicted_and_measured(mmsurv, trained, other, tmp_pa
     assert metrics["parts"]["external"]["case"]["n"] == 15
 
 
+@pytest.mark.parametrize("name", ["split", "folds"])
+def test_survival_is_measured_and_gbm_and_lgg_are_shown_apart(mmsurv, trained, other, tmp_path, name) -> None:
+    rows = pd.read_csv(other / "clinical.csv")
+    number = rows["case_id"].str[-2:].astype(int)
+    rows["oncotree_code"] = number.mod(2).map({0: "GBM", 1: "ODG"})
+    rows["site"] = number.map(lambda value: "north" if value < 12 else "south")
+    rows["vital_status"] = 1
+    rows.to_csv(tmp_path / "clinical.csv", index=False)
+    options = data(other, clinical=tmp_path / "clinical.csv")
+    code, out, err = mmsurv("predict", trained / name, *options, "--stratum", "site", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert "external, case, predicted survival:" in out
+    assert "  integrated Brier" in out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["parts"]["external"]["case"]["integrated_brier"]["value"] > 0
+    strata = {group["name"]: group for one in metrics["strata"] for group in one["groups"]}
+    assert list(strata) == ["GBM", "LGG", "north", "south"]
+    assert [strata[one]["n"] for one in strata] == [8, 7, 12, 3]
+    assert strata["north"]["integrated_brier"]["value"] > 0
+    assert strata["south"]["c_index"]["reason"] == "3 events, fewer than 10"
+
+
 def test_a_runs_own_patients_get_its_own_risks_and_are_known(mmsurv, trained, study, tmp_path) -> None:
     code, out, err = mmsurv("predict", trained / "split", *data(study), "-o", tmp_path / "out")
     assert code == 0
@@ -136,9 +158,20 @@ def test_a_runs_own_patients_get_its_own_risks_and_are_known(mmsurv, trained, st
     assert f"not measured: {n_seen} cases known to the models, 0 without outcome" in out
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     case = metrics["parts"]["external"]["case"]
-    assert case["c_index"] == run.metrics["parts"]["test"]["case"]["c_index"]
+    own_case = run.metrics["parts"]["test"]["case"]
+    assert case["c_index"] == own_case["c_index"]
+    for name in ("integrated_brier", "brier", "calibration", "d_calibration"):  # the same patients, curves and draws
+        assert _rounded(case[name]) == _rounded(own_case[name])
     survival = np.exp(-_hazard(run, 12) * np.exp(own["risk"]))
     assert found.loc[own.index, "survival_12"].to_numpy() == pytest.approx(survival.to_numpy())
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def _hazard(run: runs.Run, months: float) -> float:

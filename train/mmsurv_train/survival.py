@@ -13,14 +13,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from mmsurv_train.metrics import Baseline, Curves, kaplan_meier_baseline
+from mmsurv_train.metrics import Baseline, Curves, SurvivalCurves, kaplan_meier_baseline
 
 
 @dataclass(frozen=True)
 class Predicted:
     """Survival predicted for some cases, and by no model for the same ones."""
 
-    curves: Curves
+    curves: SurvivalCurves
     nothing: Curves
     """Kaplan–Meier of the training part of each case's model."""
     training: Sequence[pd.DataFrame]
@@ -101,7 +101,7 @@ def from_table(table: pd.DataFrame) -> Baseline:
     return Baseline(table["time"].to_numpy(float), table["cumulative_hazard"].to_numpy(float), slope)
 
 
-def survival_table(cases: pd.DataFrame, curves: Curves, months: Sequence[float]) -> pd.DataFrame:
+def survival_table(cases: pd.DataFrame, curves: SurvivalCurves, months: Sequence[float]) -> pd.DataFrame:
     """survival.csv: case_id, part, of pooled folds fold, and predicted survival at each of the months.
 
     Blank beyond the last death of the training part, where the baseline says nothing.

@@ -25,6 +25,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--store", type=click.Path(exists=True, file_okay=False), help="Feature store of the new slides.")
 @click.option("--min-gene-coverage", type=click.FloatRange(0, 1), default=0.9, show_default=True, metavar="SHARE",
               help="Of the model's genes, the least share that must be in the RNA table.")  # fmt: skip
+@click.option("--stratum", metavar="COLUMN",
+              help="A column of the clinical table: case-level results also for each of its values. "
+                   "GBM and LGG are shown apart without it.")  # fmt: skip
 @click.option("--device", help="cpu, cuda, cuda:N or auto. [default: the run's]")
 @memory_option
 @with_cohort_options
@@ -37,6 +40,7 @@ def predict(
     run: Path,
     store: str | None,
     min_gene_coverage: float,
+    stratum: str | None,
     device: str | None,
     memory: int | None,
     out: Path,
@@ -48,7 +52,8 @@ def predict(
     mmsurv predict runs/cross-attention --store STORE --clinical clinical.csv --rna rna.csv -o external
 
     Genes are found by name, and slides must be encoded by the recipe of the run's store. The clinical table needs no
-    outcomes; where it has some, the C-index is measured. Of a cross-validation, the risk is the mean over folds.
+    outcomes; where it has some, risks and survival are measured by them. Of a cross-validation, the risk is the mean
+    over folds.
     """
     from mmsurv_train.cli import command_line
     from mmsurv_train.external.folder import write_prediction
@@ -61,7 +66,9 @@ def predict(
     check_free(out)
     sources = Sources(cohort=cohort_options, store=store, memory=memory)
     with watching() as watch:
-        found = predict_external(run, sources, least_genes=min_gene_coverage, device=device, on_slide=watch.on_slide)
+        found = predict_external(
+            run, sources, least_genes=min_gene_coverage, device=device, stratum=stratum, on_slide=watch.on_slide
+        )
     write_prediction(found, out, command=command_line(context))
     for line in (*found.data.notices(found.recipe.model.name), *_loud(found)):
         click.echo(line, err=True)

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from mmsurv import provenance
 from mmsurv.config import from_table
 from mmsurv.errors import ConfigError, RecipeMismatchError, RunError
-from mmsurv_train import inputs, scores, seeds
+from mmsurv_train import inputs, metrics, scores, seeds, strata, survival
 from mmsurv_train import run as runs
 from mmsurv_train.evaluate import load_model
 from mmsurv_train.external import risks
 from mmsurv_train.external.genes import Aligned, align
 from mmsurv_train.external.seen import seen_cases
 from mmsurv_train.inputs import Inputs, Sources
+from mmsurv_train.level import measure_survival
 from mmsurv_train.predict import RiskTables, predict_many
 from mmsurv_train.recipe import TrainRecipe
 from mmsurv_train.run import Run
@@ -66,6 +68,7 @@ def predict_external(
     *,
     least_genes: float = 0.9,
     device: str | None = None,
+    stratum: str | None = None,
     on_slide: Callable[[int], None] = lambda _n_slides: None,
 ) -> External:
     """Predict the patients of another cohort.
@@ -74,6 +77,7 @@ def predict_external(
         path: run folder of one split or of a cross-validation.
         sources, least_genes: its tables and store; the share of a model's genes that must be in its RNA table.
         device, on_slide: another device than the run's; told of every slide read.
+        stratum: a column of the clinical table: case-level results also for each of its values.
 
     Raises:
         RunError, RecipeMismatchError: not a run; the store's features were made by another recipe.
@@ -82,13 +86,17 @@ def predict_external(
     asked = _Asked.open(path, device)
     _check_store(asked, sources)
     _require_something(asked.recipe, sources)
+    evaluate = dataclasses.replace(asked.recipe.evaluate, stratum=stratum)
+    sources = dataclasses.replace(sources, cohort=strata.reading(sources.cohort, [evaluate]))
     data = inputs.join_tables(asked.recipe, sources, predicted_by=path)
+    chosen = strata.stratifications(data.cohort, evaluate)  # refused now, before any feature is read
     _check_clinical(asked, data, sources)
     data, genes = _with_genes(data, asked, least_genes, sources)
     with threads(asked.run.provenance["threads"]):  # as in training: another number may sum in another order
         data = inputs.read_features(data, asked.recipe, sources, on_slide=on_slide)
         tables = predict_many(asked.models, data.cohort, data.bags)
     found = risks.one_scale(asked.run, tables)
+    curves = risks.curves(asked.members, tables)
     seen = _seen(asked.run, data, found)
     return External(
         run=asked.run,
@@ -96,10 +104,10 @@ def predict_external(
         sources=sources,
         data=data,
         risks=found,
-        survival=risks.survival(asked.members, tables),
+        survival=risks.survival(curves, found.cases),
         seen=seen,
         genes=genes,
-        metrics=_measure(asked, data, found, seen),
+        metrics=_measure(asked, data, found, curves, seen, chosen),
         warnings=_warnings(asked.run, asked.recipe, sources, genes, data),
     )
 
@@ -188,7 +196,14 @@ def _seen(run: Run, data: Inputs, found: RiskTables) -> dict[str, str]:
     return seen_cases(run, found.cases["case_id"].tolist(), found.slides, records)
 
 
-def _measure(asked: _Asked, data: Inputs, found: RiskTables, seen: Mapping[str, str]) -> dict[str, Any] | None:
+def _measure(
+    asked: _Asked,
+    data: Inputs,
+    found: RiskTables,
+    curves: metrics.SurvivalCurves,
+    seen: Mapping[str, str],
+    chosen: Sequence[strata.Stratification],
+) -> dict[str, Any] | None:
     """metrics.json: of the cases with an outcome that the models do not know."""
     run, recipe, cases = asked.run, asked.recipe, data.cohort.cases
     known = cases.loc[found.cases["case_id"]]
@@ -199,6 +214,10 @@ def _measure(asked: _Asked, data: Inputs, found: RiskTables, seen: Mapping[str, 
     compared, cut = _reference(run, recipe), risks.risk_cut(run)
     high = predictions.cases["risk"].to_numpy(float) > cut
     folds = run.kind == runs.CROSS_VALIDATION
+    rows = pd.Index(found.cases["case_id"]).get_indexer(pd.Index(predictions.cases["case_id"]))
+    predicted = _predicted(run, curves.take(rows))
+    part = scores.measure_part(predictions, high, compared, recipe.evaluate)
+    part["case"] |= measure_survival(predictions.cases, predicted, compared, recipe.evaluate)
     group = (
         "mean of the folds' standardised training medians" if folds else "median case-level risk of the training part"
     )
@@ -206,20 +225,35 @@ def _measure(asked: _Asked, data: Inputs, found: RiskTables, seen: Mapping[str, 
         "format": scores.FORMAT,
         "kind": PART,
         "model": recipe.model.name,
-        "method": scores.method(compared, recipe.evaluate, cut=group, scale=recipe.fit.risk_scale),
+        "method": {
+            **scores.method(compared, recipe.evaluate, cut=group, scale=recipe.fit.risk_scale),
+            "no_model": "Kaplan-Meier of the run's training part (of folds, of all its patients), also in a stratum",
+        },
         "risk_cut": cut,
-        "parts": {PART: scores.measure_part(predictions, high, compared, recipe.evaluate)},
+        "parts": {PART: part},
+        "strata": strata.measure_strata(chosen, predictions.cases, predicted, compared, recipe.evaluate),
         "seeds": seeds.measure_seeds(predictions, recipe.fit.seeds, recipe.evaluate),
         "left_out": {"seen": len(seen), "without_outcome": len(known) - len(seen) - len(judged)},
     }
 
 
-def _reference(run: Run, recipe: TrainRecipe) -> scores.metrics.Reference:
+def _training(run: Run) -> pd.DataFrame:
+    """The run's patients, to whom the new ones are compared; all of them trained some fold of a cross-validation."""
+    return run.predictions.cases if run.kind == runs.CROSS_VALIDATION else run.predictions.part("train").cases
+
+
+def _reference(run: Run, recipe: TrainRecipe) -> metrics.Reference:
     """Censoring and τ of the run's patients: the cohort's own have no part in them."""
-    if run.kind == runs.CROSS_VALIDATION:
-        name = "all patients of the run's cross-validation"
-        return scores.reference(run.predictions.cases, recipe.evaluate, name=name)
-    return scores.reference(run.predictions.part("train").cases, recipe.evaluate, name="training part of the run")
+    folds = run.kind == runs.CROSS_VALIDATION
+    name = "all patients of the run's cross-validation" if folds else "training part of the run"
+    return scores.reference(_training(run), recipe.evaluate, name=name)
+
+
+def _predicted(run: Run, curves: metrics.SurvivalCurves) -> survival.Predicted:
+    training, n_cases = _training(run), len(curves.ends())
+    nothing = metrics.kaplan_meier_baseline(training["time"], training["event"])
+    without = metrics.Curves([nothing], np.zeros(n_cases, dtype=np.int64), np.zeros(n_cases))
+    return survival.Predicted(curves, without, [training])
 
 
 WORDS = {"wsi": "slides (--store)", "rna": "RNA profiles (--rna)", "clinical": "clinical variables"}

@@ -15,7 +15,7 @@ import pandas as pd
 from mmsurv.errors import RunError
 from mmsurv_train import crossval, seeds
 from mmsurv_train import run as runs
-from mmsurv_train.metrics import Curves
+from mmsurv_train.metrics import Curves, MeanCurves, SurvivalCurves
 from mmsurv_train.predict import RiskTables
 from mmsurv_train.run import Run
 from mmsurv_train.survival import from_table
@@ -56,14 +56,18 @@ def risk_cut(run: Run) -> float:
     return float(np.mean([(cut - mean) / spread for cut, mean, spread in scales]))
 
 
-def survival(members: Sequence[Run], tables: Sequence[RiskTables]) -> pd.DataFrame:
+def curves(members: Sequence[Run], tables: Sequence[RiskTables]) -> SurvivalCurves:
+    """Survival of each case, in the order of the tables: the mean of the models' own curves."""
+    return MeanCurves([_curves(member, table.cases) for member, table in zip(members, tables, strict=True)])
+
+
+def survival(found: SurvivalCurves, cases: pd.DataFrame) -> pd.DataFrame:
     """The chance of each case to be alive at :data:`MONTHS`, columns survival_12, …; index case_id.
 
     NaN beyond the last death of a model's training part, where its baseline hazard knows nothing.
     """
-    found = [_survival(member, table.cases) for member, table in zip(members, tables, strict=True)]
-    values = np.mean([table.to_numpy() for table in found], axis=0)
-    return pd.DataFrame(values, index=found[0].index, columns=found[0].columns)
+    columns = [f"survival_{months}" for months in MONTHS]
+    return pd.DataFrame(found.at(MONTHS), columns=columns, index=pd.Index(cases["case_id"], name="case_id"))
 
 
 def _mean(folds: Sequence[crossval.Fold], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -76,12 +80,9 @@ def _mean(folds: Sequence[crossval.Fold], tables: Sequence[pd.DataFrame]) -> pd.
     return result
 
 
-def _survival(member: Run, cases: pd.DataFrame) -> pd.DataFrame:
+def _curves(member: Run, cases: pd.DataFrame) -> Curves:
     source = member.path / runs.BASELINE
     baseline = runs.read_csv(source)
     if not {"time", "cumulative_hazard"} <= set(baseline.columns):
         raise RunError(f"{source}: the columns time and cumulative_hazard are expected. Train the run again.")
-    of_one = np.zeros(len(cases), dtype=np.int64)
-    curves = Curves([from_table(baseline)], of_one, cases["risk"].to_numpy(float))
-    columns = [f"survival_{months}" for months in MONTHS]
-    return pd.DataFrame(curves.at(MONTHS), columns=columns, index=pd.Index(cases["case_id"], name="case_id"))
+    return Curves([from_table(baseline)], np.zeros(len(cases), dtype=np.int64), cases["risk"].to_numpy(float))

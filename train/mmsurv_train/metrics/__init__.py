@@ -26,7 +26,7 @@ from mmsurv_train.metrics.concordance import (
 from mmsurv_train.metrics.dynamic_auc import DynamicAuc, dynamic_auc
 from mmsurv_train.metrics.estimate import INTERVAL_METHOD, Estimate, Reference, resample_patients, with_interval
 from mmsurv_train.metrics.groups import LogRank, at_risk, high_risk, kaplan_meier, log_rank
-from mmsurv_train.metrics.predicted import Baseline, Curves, kaplan_meier_baseline
+from mmsurv_train.metrics.predicted import Baseline, Curves, MeanCurves, SurvivalCurves, kaplan_meier_baseline
 
 __all__ = [
     "INTERVAL_METHOD",
@@ -39,7 +39,9 @@ __all__ = [
     "Estimate",
     "Judged",
     "LogRank",
+    "MeanCurves",
     "Reference",
+    "SurvivalCurves",
     "at_risk",
     "bootstrap_c_index",
     "brier_at",

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mmsurv_train.metrics.estimate import Estimate, Reference, drawn_samples, structured, with_interval
-from mmsurv_train.metrics.predicted import Curves
+from mmsurv_train.metrics.predicted import SurvivalCurves
 
 GRID_STEPS = 100
 """The integral is over τ/100, 2τ/100, …, τ, as far as the cases and the curves reach."""
@@ -47,8 +47,8 @@ class Judged:
     time: NDArray[np.float64]
     event: NDArray[np.bool_]
     patient: Sequence[str] | pd.Series
-    curves: Curves
-    nothing: Curves
+    curves: SurvivalCurves
+    nothing: SurvivalCurves
     """The Kaplan–Meier curve of the patients that the model was fitted on."""
     reference: Reference
 
@@ -151,7 +151,9 @@ def _inverse(share: NDArray) -> NDArray[np.float64]:
     return np.divide(1.0, share, out=np.zeros_like(share), where=share > 0)
 
 
-def _errors(judged: Judged, curves: Curves, months: ArrayLike, weights: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
+def _errors(
+    judged: Judged, curves: SurvivalCurves, months: ArrayLike, weights: tuple[NDArray, NDArray]
+) -> NDArray[np.float64]:
     """Weighted squared errors (N, T), whose mean over cases is the Brier score."""
     at_own, at_time = weights
     months = np.asarray(months, float)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmsurv_train.metrics.estimate import Estimate, checked, drawn_samples, structured, with_interval
 from mmsurv_train.metrics.groups import kaplan_meier
-from mmsurv_train.metrics.predicted import Curves
+from mmsurv_train.metrics.predicted import SurvivalCurves
 from mmsurv_train.metrics.resampled import survival_of_draws
 
 LEAST_IN_GROUP = 10
@@ -74,7 +74,7 @@ def calibration_at(
     months: float,
     time_N: NDArray,
     event_N: NDArray,
-    curves: Curves,
+    curves: SurvivalCurves,
     *,
     n_groups: int,
     patient_N: Sequence[str] | pd.Series,
@@ -164,7 +164,7 @@ def slope(survival_N: NDArray, time_N: NDArray, event_N: NDArray, months: float)
     return Estimate(float(fitted.coef_[0]))
 
 
-def d_calibration(time_N: NDArray, event_N: NDArray, curves: Curves) -> DCalibration:
+def d_calibration(time_N: NDArray, event_N: NDArray, curves: SurvivalCurves) -> DCalibration:
     """Test whether predicted survival at death is uniform: chi-squared over ten bins, nine degrees of freedom.
 
     A case that died counts in the bin of its survival at that time. One censored at survival c may die at any survival

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +38,21 @@ class Baseline:
             steps = np.log(np.r_[0.0, self.cumulative])
         found = steps[np.searchsorted(self.time, time, side="right")]
         return np.where(time <= self.end, found, np.nan)
+
+
+class SurvivalCurves(Protocol):
+    """Predicted survival of N patients, whatever it is made of; :class:`Curves` says what its methods give."""
+
+    @property
+    def end(self) -> float: ...
+
+    def at(self, time_T: ArrayLike) -> NDArray[np.float64]: ...
+
+    def at_own(self, time_N: ArrayLike) -> NDArray[np.float64]: ...
+
+    def ends(self) -> NDArray[np.float64]: ...
+
+    def take(self, rows: NDArray) -> SurvivalCurves: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +97,29 @@ class Curves:
     def take(self, rows: NDArray) -> Curves:
         """The curves of some patients: indices, or True for those to keep."""
         return replace(self, model=self.model[rows], risk=self.risk[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class MeanCurves:
+    """The mean of several models' curves of the same patients; NaN beyond the end of any."""
+
+    each: Sequence[SurvivalCurves]
+
+    @property
+    def end(self) -> float:
+        return min(curves.end for curves in self.each)
+
+    def at(self, time_T: ArrayLike) -> NDArray[np.float64]:
+        return np.mean([curves.at(time_T) for curves in self.each], axis=0)
+
+    def at_own(self, time_N: ArrayLike) -> NDArray[np.float64]:
+        return np.mean([curves.at_own(time_N) for curves in self.each], axis=0)
+
+    def ends(self) -> NDArray[np.float64]:
+        return np.min([curves.ends() for curves in self.each], axis=0)
+
+    def take(self, rows: NDArray) -> MeanCurves:
+        return MeanCurves([curves.take(rows) for curves in self.each])
 
 
 def kaplan_meier_baseline(time_N: ArrayLike, event_N: ArrayLike) -> Baseline:
