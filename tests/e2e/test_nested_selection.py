@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from mmsurv.cli import main
 from mmsurv.split import make_folds, read_split
 from mmsurv_train import run as runs
+from mmsurv_train import stack, unfinished
 from mmsurv_train.nested import inner_splits
 
 RECIPE = """
@@ -108,3 +110,44 @@ def test_without_inner_folds_a_recipe_with_a_grid_is_refused_with_both_ways(mmsu
     assert code == 2
     assert "train them all with mmsurv sweep" in err
     assert "--inner-folds" in err
+
+
+def test_a_selection_that_was_stopped_goes_on_to_the_same_bytes(mmsurv, data, tmp_path, monkeypatch) -> None:
+    asked = ["train", *data, "--folds", 3, "--inner-folds", 4, "-o"]
+    assert mmsurv(*asked, tmp_path / "whole")[0] == 0
+    steps: list[int] = []
+    deadly: list[int] = []
+    step = stack.Stack.step
+
+    def watched(self, moving):
+        steps.append(len(steps))
+        if deadly == [len(steps)]:
+            raise KeyboardInterrupt
+        step(self, moving)
+
+    monkeypatch.setattr(stack.Stack, "step", watched)
+    monkeypatch.setattr(unfinished, "Checkpoint", partial(unfinished.Checkpoint, every_seconds=0.0))
+    for step_number in (3, 4):  # while choosing, then in the last epoch of what was chosen
+        deadly[:], steps[:] = [step_number], []
+        assert mmsurv(*asked, tmp_path / "run")[0] == 130
+        assert (tmp_path / ".run.checkpoint").is_dir()
+    deadly[:], steps[:] = [], []
+    code, _, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 3, "-o", tmp_path / "run")
+    assert (code, "inner_folds  4 → 3" in err) == (1, True), err
+    assert mmsurv(*asked, tmp_path / "run")[0] == 0
+    assert len(steps) == 1
+    assert not (tmp_path / ".run.checkpoint").exists()
+    for name in (runs.SELECTION, runs.METRICS, runs.CASE_PREDICTIONS, f"fold-1/{runs.MODEL}"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_strata_are_read_and_a_column_that_is_none_is_refused_before_training(mmsurv, data, study, tmp_path) -> None:
+    rows = pd.read_csv(study / "clinical.csv")
+    rows["site"] = rows["case_id"].str[-1:].astype(int).mod(2).map({0: "north", 1: "south"})
+    rows.to_csv(tmp_path / "clinical.csv", index=False)
+    data[3] = tmp_path / "clinical.csv"
+    asked = ["train", *data, "--inner-folds", 2, "-o", tmp_path / "run", "--stratum"]
+    assert mmsurv(*asked, "sites")[0] == 1
+    assert mmsurv(*asked, "site")[0] == 0
+    groups = runs.read_run(tmp_path / "run").metrics["strata"][0]["groups"]
+    assert [group["name"] for group in groups] == ["north", "south"]

@@ -7,6 +7,7 @@ trained on the split itself. Ties go to the one that stands first.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ import pandas as pd
 
 from mmsurv.errors import ConfigError
 from mmsurv.split import Split, make_folds
-from mmsurv_train import asked, inputs, place, results, writing
+from mmsurv_train import asked, inputs, place, results, strata, writing
 from mmsurv_train import run as runs
 from mmsurv_train.inputs import Inputs, Sources
 from mmsurv_train.metrics import c_index
+from mmsurv_train.together import request
 
 if TYPE_CHECKING:
+    from mmsurv_train.checkpoint import Checkpoint
     from mmsurv_train.fit import Fitted
     from mmsurv_train.run import Run
     from mmsurv_train.sweep.plan import Plan, Planned
@@ -75,29 +78,64 @@ def train_nested(
 ) -> tuple[Run, Selection]:
     """Choose the settings of each split by inner folds, train them, and write the run folder ``out``.
 
-    A folder of folds holds the settings of each fold in its own config.toml. Nothing is kept of a training that is
-    stopped: the same command begins anew.
+    A folder of folds holds the settings of each fold in its own config.toml. The state is kept in a hidden folder
+    beside ``out`` until the run is there: the same call after a kill goes on.
 
     Raises:
         ConfigError: configurations that look at other inputs, or are other models.
-        RunError: ``out`` is taken or cannot be written.
+        RunError: ``out`` is taken or cannot be written, or what was stopped there was asked for otherwise.
         CohortError, SplitError, StoreError: the data cannot be right.
     """
-    from mmsurv_train.fit import FitFailed, FitJob, fit_many
-    from mmsurv_train.patterns import predict_patterns
-    from mmsurv_train.predict import device_text, find_device, predict_many
+    from mmsurv_train.predict import device_text, find_device
+    from mmsurv_train.unfinished import Unfinished
 
     place.check_free(out)
     _require_alike(plan)
     recipe = plan.recipe
+    device = device_text(find_device(recipe.fit.device))
+    sources = dataclasses.replace(sources, cohort=strata.reading(sources.cohort, [recipe.evaluate]))
     data = inputs.join_tables(recipe, sources)
     splits = asked.make_splits(recipe.split, data.cohort.cases)
-    data = inputs.read_features(data, recipe, sources, on_slide=on_slide)
-    selection = choose(plan, data, splits, inner_folds=inner_folds, watching=(on_start, on_epoch, on_end))
+    strata.stratifications(data.cohort, recipe.evaluate)  # refused now, not after the training
+    recipes = {planned.name: planned.recipe for planned in plan.configurations}
+    wanted = request(recipes, {f"fold {k}": split for k, split in splits.items()}, sources, data, device)
+    unfinished = Unfinished(place.checkpoint_beside(out))
+    with unfinished.going_on({**wanted, "inner_folds": inner_folds}) as checkpoint:
+        data = inputs.read_features(data, recipe, sources, on_slide=on_slide)
+        watching = (on_start, on_epoch, on_end)
+        selection = choose(plan, data, splits, inner_folds=inner_folds, watching=watching,
+                           checkpoint=_part(checkpoint, "inner"))  # fmt: skip
+        folds = _trained(selection, splits, data, watching, _part(checkpoint, "outer"))
+        record = writing.record(data, sources, command=command, device=device)
+        record = {**record, "selection": selection.record()}
+        origin = writing.Origin(recipe=recipe, sources=sources, data=data, record=record)
+        writing.write_run(out, origin, folds, selection=selection.table)
+        unfinished.delete()
+    return runs.read_run(out), selection
+
+
+def _part(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """A checkpoint of one of the two steps."""
+    return dataclasses.replace(checkpoint, folder=checkpoint.folder / name)
+
+
+def _trained(
+    selection: Selection,
+    splits: Mapping[int, Split],
+    data: Inputs,
+    watching: Sequence[Callable[..., None]],
+    checkpoint: Checkpoint,
+) -> dict[int, writing.Result]:
+    """What was chosen for each split, trained on it and scored."""
+    from mmsurv_train.fit import FitFailed, FitJob, fit_many
+    from mmsurv_train.patterns import predict_patterns
+    from mmsurv_train.predict import predict_many
+
+    on_start, on_epoch, on_end = watching
     jobs = [FitJob(recipe=selection.chosen[k].recipe, split=split) for k, split in splits.items()]
     on_start(data, jobs)
     fitted: list[Fitted] = []
-    for one in fit_many(jobs, data.cohort, data.bags, on_epoch=on_epoch):
+    for one in fit_many(jobs, data.cohort, data.bags, on_epoch=on_epoch, checkpoint=checkpoint):
         if isinstance(one, FitFailed):
             raise one.error
         fitted.append(one)
@@ -105,16 +143,11 @@ def train_nested(
     models = [(one.model, one.preprocess, job.recipe) for one, job in zip(fitted, jobs, strict=True)]
     tables = predict_many(models, data.cohort, data.bags)
     patterns = predict_patterns(models, list(splits.values()), data.cohort, data.bags)
-    record = writing.record(data, sources, command=command, device=device_text(find_device(recipe.fit.device)))
-    origin = writing.Origin(
-        recipe=recipe, sources=sources, data=data, record={**record, "selection": selection.record()}
-    )
     folds = {}
     for k, job, one, risks, lacking in zip(splits, jobs, fitted, tables, patterns, strict=True):
         scored = results.score(job.recipe, data, job.split, risks, lacking)
         folds[k] = writing.Result(split=job.split, fitted=one, scored=scored, recipe=job.recipe)
-    writing.write_run(out, origin, folds, selection=selection.table)
-    return runs.read_run(out), selection
+    return folds
 
 
 def choose(
@@ -124,6 +157,7 @@ def choose(
     *,
     inner_folds: int,
     watching: Sequence[Callable[..., None]] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Selection:
     """The best configuration for each split; no outcome of a split's test part is looked at.
 
@@ -144,7 +178,7 @@ def choose(
                 keys.append((k, planned.name))
                 jobs.append(FitJob(recipe=planned.recipe, split=inner))
     on_start(data, jobs)
-    fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=on_epoch)
+    fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=on_epoch, checkpoint=checkpoint)
     on_end()
     values: dict[tuple[int, str], list[float]] = {}
     for key, job, one in zip(keys, jobs, fitted, strict=True):

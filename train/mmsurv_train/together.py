@@ -108,7 +108,12 @@ def train_together(
     members, found = _members(configurations, data)
     if not members:
         return found
-    with unfinished.going_on(_request(configurations, members, sources, data, device)) as checkpoint:
+    wanted = request(
+        {one.name: one.recipe for one in configurations if one.name not in found},
+        {one.name: one.split for one in members},
+        sources, data, device,
+    )  # fmt: skip
+    with unfinished.going_on(wanted) as checkpoint:
         data = inputs.read_features(data, recipe, sources, on_slide=watching.on_slide)
         jobs = [FitJob(recipe=one.configuration.recipe, split=one.split) for one in members]
         watching.on_start(data, jobs)
@@ -146,18 +151,25 @@ def _members(configurations: Sequence[Configuration], data: Inputs) -> tuple[lis
     return members, failed
 
 
-def _request(
-    configurations: Sequence[Configuration], members: Sequence[_Member], sources: Sources, data: Inputs, device: str
+def request(
+    recipes: Mapping[str, TrainRecipe], splits: Mapping[str, Split], sources: Sources, data: Inputs, device: str
 ) -> dict[str, Any]:
-    """Whatever decides the numbers that come out; where a file lies does not, nor how the device was named."""
+    """Whatever decides the numbers that come out; where a file lies does not, nor how the device was named.
+
+    Args:
+        recipes: of every configuration, by its name.
+        splits: that are trained on, by name.
+        sources, data: from which.
+        device: in words.
+    """
     reading = {key: value for key, value in to_table(sources.cohort).items() if key not in ("clinical", "rna")}
     return {
-        "order": [one.name for one in configurations],
-        "recipes": {one.name: asked.comparable(one.recipe) for one in configurations},
-        "splits": {one.name: asked.split_digest(one.split) for one in members},
+        "order": list(recipes),
+        "recipes": {name: asked.comparable(recipe) for name, recipe in recipes.items()},
+        "splits": {name: asked.split_digest(split) for name, split in splits.items()},
         "cohort": {**reading, "complete_cases": sources.complete_cases},
         "digests": data.digests,
-        "gene_sets": {one.configuration.name: inputs.gene_sets_digest(one.configuration.recipe) for one in members},
+        "gene_sets": {name: inputs.gene_sets_digest(recipe) for name, recipe in recipes.items()},
         "cases": list(data.cohort.cases.index),
         "versions": provenance.versions(),
         "device": device,
