@@ -242,7 +242,8 @@ def _read_two_columns(path: Path, value: str) -> Table:
     def choose(columns: tuple[str, ...]) -> Layout:
         for name in ("case_id", value):
             if name not in columns:
-                raise SplitError(f"{path}: no column {name!r}. Expected case_id and {value}.")
+                found = ", ".join(map(repr, columns[:8])) + (", …" if len(columns) > 8 else "")
+                raise SplitError(f"{path}: no column {name!r}. Expected case_id and {value}, found {found}.")
         return Layout(text=("case_id", value))
 
     return read_table(path, choose, error=SplitError)

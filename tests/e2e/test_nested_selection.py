@@ -151,3 +151,11 @@ def test_strata_are_read_and_a_column_that_is_none_is_refused_before_training(mm
     assert mmsurv(*asked, "site")[0] == 0
     groups = runs.read_run(tmp_path / "run").metrics["strata"][0]["groups"]
     assert [group["name"] for group in groups] == ["north", "south"]
+
+
+def test_more_inner_folds_than_deaths_are_refused_with_how_many_there_can_be(mmsurv, data, tmp_path) -> None:
+    code, _, err = mmsurv("train", *data, "--inner-folds", 50, "-o", tmp_path / "run")
+    assert (code, "50 inner folds need a death each, and of the 30 patients outside a test part" in err) == (1, True), (
+        err
+    )
+    assert not list(tmp_path.glob(".run*"))

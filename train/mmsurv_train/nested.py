@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mmsurv.errors import ConfigError
+from mmsurv.errors import ConfigError, SplitError
 from mmsurv.split import Split, make_folds
 from mmsurv_train import asked, inputs, place, results, strata, writing
 from mmsurv_train import run as runs
@@ -197,8 +197,14 @@ def inner_splits(split: Split, cases: pd.DataFrame, n_folds: int, *, seed: int) 
     Raises:
         SplitError: too few events.
     """
-    inside = [*split.cases("train"), *split.cases("validation")]
-    return make_folds(cases.loc[sorted(inside)], n_folds=n_folds, seed=seed)
+    inside = cases.loc[sorted([*split.cases("train"), *split.cases("validation")])]
+    deaths = int(inside["event"].sum())
+    if deaths < n_folds:
+        raise SplitError(
+            f"{n_folds} inner folds need a death each, and of the {len(inside)} patients outside a test part "
+            f"{deaths} died. Ask for at most --inner-folds {deaths}."
+        )
+    return make_folds(inside, n_folds=n_folds, seed=seed)
 
 
 def _c_index(cases: pd.DataFrame, split: Split, outcomes: pd.DataFrame) -> float:

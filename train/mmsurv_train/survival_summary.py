@@ -31,14 +31,16 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
 def reasons(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What of these two is missing, and why; C-indices give theirs with the table."""
     part = reported(metrics)
-    case = metrics["parts"][part]["case"]
-    found = [(f"{part}, case, {name}", reason) for name, reason in survival_reasons(case).items()]
+    whole = survival_reasons(metrics["parts"][part]["case"])
+    found = [(f"{part}, case, {name}", reason) for name, reason in whole.items()]
     for stratification, group in strata(metrics):
         name, all_of_it = f"{stratification['column']} {group['name']}", group["c_index"].get("reason")
         if all_of_it:
             found.append((name, all_of_it))
         else:
-            found += [(f"{name}, {what}", reason) for what, reason in survival_reasons(group).items()]
+            # What all lack for one reason, its strata lack too: that need not be said of each.
+            own = {what: why for what, why in survival_reasons(group).items() if whole.get(what) != why}
+            found += [(f"{name}, {what}", reason) for what, reason in own.items()]
     return found
 
 

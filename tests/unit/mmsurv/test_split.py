@@ -190,7 +190,7 @@ def test_a_fold_without_event_is_refused(tmp_path: Path) -> None:
 
 def test_a_folds_file_needs_its_columns(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("case_id,part\na,1\n")
-    with pytest.raises(SplitError, match=r"no column 'fold'. Expected case_id and fold"):
+    with pytest.raises(SplitError, match=r"no column 'fold'. Expected case_id and fold, found 'case_id', '"):
         read_folds(tmp_path / "f.csv", cases_of(10, 5), seed=0)
 
 
