@@ -21,6 +21,16 @@ def test_in_a_grid_they_are_the_eight_around():
     assert middle[:4].tolist() == sorted(middle[:4].tolist())
 
 
+@pytest.mark.parametrize("k", [8, 20, 70, 90])
+def test_of_equally_far_ones_the_first_rows_are_taken(k):
+    """Twelve tiles of a grid lie 5 away, sixteen √65: as many as are wanted by the order of the rows."""
+    points = np.random.default_rng(0).permutation([(x, y) for x in range(25) for y in range(25)])
+    middle = int(np.flatnonzero((points == 12).all(axis=1))[0])
+    far = ((points - points[middle]) ** 2).sum(1).astype(float)
+    far[middle] = np.inf
+    assert nearest(points, k)[middle].tolist() == np.argsort(far, kind="stable")[:k].tolist()
+
+
 def test_no_tile_is_its_own_neighbour_unless_it_is_alone():
     found = nearest(GRID, 8)
     assert not (found == np.arange(25)[:, None]).any()

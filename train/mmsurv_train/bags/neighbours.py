@@ -41,9 +41,9 @@ def nearest(coords_N2: np.ndarray, k: int) -> np.ndarray:
     if n_tiles == 1:
         return np.zeros((1, k), np.int32)
     points = np.asarray(coords_N2, np.float64)
-    # More than k are asked for, so that among equally far ones the order of the rows decides: a grid has 8 ties at most
-    # at any of the first distances.
-    wanted = min(n_tiles, k + 9)
+    # More than k are asked for, so that among equally far ones the order of the rows decides: on a grid at most 24 are
+    # at any one of the first thousand distances, and one more is the tile itself.
+    wanted = min(n_tiles, k + 25)
     _, rows = cKDTree(points).query(points, k=wanted)
     squared = ((points[rows] - points[:, None]) ** 2).sum(2)
     squared[rows == np.arange(n_tiles)[:, None]] = np.inf  # itself comes last
