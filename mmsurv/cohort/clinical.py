@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from mmsurv.cohort.columns import find_column, require_column, require_given
+from mmsurv.cohort.given_away import refuse_copies, refuse_known
 from mmsurv.cohort.histology import glioma_groups, histology_column
 from mmsurv.cohort.ids import case_id_of, slide_id_of
 from mmsurv.cohort.options import (
     CASE_COLUMNS,
     EVENT_COLUMNS,
-    OUTCOME_NAMES,
     SLIDE_COLUMNS,
     TIME_COLUMNS,
     CohortOptions,
@@ -73,13 +73,15 @@ NAMED_BY = "--clinical-column, --clinical-variable or --stratum names"
 """Who asks for a further column, unless a run does."""
 
 
-def read_clinical(options: CohortOptions, *, outcome_optional: bool = False, named_by: str = NAMED_BY) -> Clinical:
+def read_clinical(
+    options: CohortOptions, *, outcome_optional: bool = False, named_by: Mapping[str, str] | None = None
+) -> Clinical:
     """Read the clinical table that ``options`` describe.
 
     Args:
         options: which table, and what its columns mean.
         outcome_optional: keep cases without an outcome, and read a table that has neither of the two columns.
-        named_by: who asks for further columns, for the message where one is not there.
+        named_by: who asks for a further column, where no option does: for the message where it is not there.
 
     Raises:
         CohortError: a column is not found or ambiguous; a row's id, time or event cannot be believed; two rows
@@ -91,7 +93,7 @@ def read_clinical(options: CohortOptions, *, outcome_optional: bool = False, nam
     chosen: list[ClinicalColumns] = []
 
     def choose(columns: tuple[str, ...]) -> Layout:
-        chosen.append(_choose(path, columns, options, outcome_optional, named_by))
+        chosen.append(_choose(path, columns, options, outcome_optional, named_by or {}))
         return _layout(chosen[0])
 
     table = read_table(path, choose)
@@ -118,34 +120,20 @@ def read_clinical(options: CohortOptions, *, outcome_optional: bool = False, nam
 
 
 def _choose(
-    path: Path, columns: tuple[str, ...], options: CohortOptions, outcome_optional: bool, named_by: str
+    path: Path, columns: tuple[str, ...], options: CohortOptions, outcome_optional: bool, named_by: Mapping[str, str]
 ) -> ClinicalColumns:
     slide = find_column(path, columns, options.slide_column, SLIDE_COLUMNS, what="slide", option="--slide-column")
     from_slides = slide is not None and options.id_rule != "none"
     find_case = find_column if from_slides else require_column
     case = find_case(path, columns, options.case_column, CASE_COLUMNS, what="case", option="--case-column")
     outcome = _outcome_columns(path, columns, options, outcome_optional)
-    further = tuple(require_given(path, columns, name, named_by=named_by) for name in options.clinical_columns)
-    _refuse_known(path, further, case=case, slide=slide, outcome=outcome)
+    further = tuple(
+        require_given(path, columns, name, named_by=named_by.get(name, NAMED_BY)) for name in options.clinical_columns
+    )
+    refuse_known(path, further, case=case, slide=slide, outcome=outcome)
     rna = tuple(name for name in columns if name.startswith(RNA_PREFIX)) if options.rna is None else ()
     histology = histology_column(columns)
     return ClinicalColumns(case=case, slide=slide, outcome=outcome, further=further, rna=rna, histology=histology)
-
-
-def _refuse_known(
-    path: Path, further: Sequence[str], *, case: str | None, slide: str | None, outcome: OutcomeColumns | None
-) -> None:
-    """Raises CohortError: a clinical variable is an id or the outcome, which a model must not see."""
-    known = {case: "the case id", slide: "the slide"}
-    if outcome is not None:
-        known |= {outcome.time: "the time to the event", outcome.event: "the event"}
-    known |= {name: "an outcome" for name in further if name.lower() in OUTCOME_NAMES and name not in known}
-    for name in further:
-        if name in known:
-            raise CohortError(
-                f"{path}: column {name!r} is {known[name]}, and no clinical variable: a model that sees it has nothing "
-                "to predict. Leave it out of --clinical-column, --clinical-variable and --stratum."
-            )
 
 
 def _outcome_columns(
@@ -273,6 +261,7 @@ def _cases(
     )
     for name in columns.further:
         frame[name] = _one_value_each(table, {case_id: rows[case_id] for case_id in kept}, name)
+    refuse_copies(table.path, frame, columns.further)
     return frame
 
 

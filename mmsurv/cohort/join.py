@@ -6,13 +6,13 @@ without a line in the report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from mmsurv.cohort.clinical import NAMED_BY, Clinical, read_clinical
+from mmsurv.cohort.clinical import Clinical, read_clinical
 from mmsurv.cohort.ids import case_id_of
 from mmsurv.cohort.options import CohortOptions
 from mmsurv.cohort.report import JoinReport
@@ -64,7 +64,7 @@ def load_cohort(
     *,
     store_slides: Iterable[str] | None = None,
     outcome_optional: bool = False,
-    named_by: str = NAMED_BY,
+    named_by: Mapping[str, str] | None = None,
 ) -> Cohort:
     """Read the tables and join them.
 
@@ -73,7 +73,7 @@ def load_cohort(
         store_slides: ids of the slides that have features. Where the clinical table lists slides, those of them in
             the store are kept; where it does not, a slide's case follows from its id by ``options.id_rule``.
         outcome_optional: for patients to predict: keep cases without an outcome, and read a table without outcomes.
-        named_by: who asks for further columns, for the message where one is not there.
+        named_by: who asks for a further column, where no option does: for the message where it is not there.
 
     Raises:
         CohortError: a table cannot be believed (the message has file, row and column), no RNA profile belongs to a

@@ -23,14 +23,6 @@ EVENT_COLUMNS: dict[EventCoding, tuple[str, ...]] = {
     "dead": ("vital_status",),
     "censorship": ("censorship",),
 }
-OUTCOME_NAMES = frozenset(
-    name for names in (*TIME_COLUMNS.values(), *EVENT_COLUMNS.values()) for name in names
-) | {
-    "os", "os.time", "os_time", "os_months", "os_days", "os_status", "dss", "dss.time", "dfi", "dfi.time", "pfi",
-    "pfi.time", "pfs", "pfs.time", "days_to_death", "days_to_last_followup", "days_to_last_follow_up",
-    "overall_survival", "survival", "survival_time", "survival_years",
-}  # fmt: skip
-"""Columns by these names, in small letters, are outcomes, also where another column is read as the outcome."""
 RESERVED = ("time", "event")
 """Columns of ``Cohort.cases`` that a clinical column cannot take the name of."""
 

@@ -29,6 +29,8 @@ def data(study: Path, tmp_path: Path) -> list[object]:
     number = rows["case_id"].str[-2:].astype(int)
     rows["age"], rows["grade"] = 40 + number, number.mod(3).map({0: "II", 1: "III", 2: "IV"})
     rows["survival_days"], rows["OS.time"] = 30 * rows["survival_months"], rows["survival_months"]
+    rows["weeks"], rows["alive"] = (4.35 * rows["survival_months"]).round(1), 1 - rows["vital_status"]
+    rows["state"] = rows["alive"].map({1: "well", 0: "lost"})
     rows.to_csv(tmp_path / "clinical.csv", index=False)
     tables = ["--clinical", tmp_path / "clinical.csv", "--rna", study / "rna.csv", "--store", study / "store"]
     return [*tables, "--epochs", 2, "--bootstrap", 0, "--device", "cpu"]
@@ -116,8 +118,11 @@ def test_the_loss_is_chosen_by_name(mmsurv, data, tmp_path) -> None:
         (["--clinical-variable", "vital_status"], 1, "column 'vital_status' is the event, and no clinical variable"),
         (["--clinical-variable", "case_id"], 1, "column 'case_id' is the case id, and no clinical variable"),
         (["--model", "late", "--loss", "nll"], 2, "the model late is a Cox regression"),
-        (["--clinical-variable", "survival_days"], 1, "column 'survival_days' is an outcome, and no clinical variable"),
-        (["--clinical-variable", "OS.time"], 1, "column 'OS.time' is an outcome, and no clinical variable"),
+        (["--clinical-variable", "survival_days"], 1, "column 'survival_days' is by its name an outcome, and no"),
+        (["--clinical-variable", "OS.time"], 1, "column 'OS.time' is by its name an outcome, and no clinical"),
+        (["--clinical-variable", "weeks"], 1, "column 'weeks' is in the order of the time to the event in every case"),
+        (["--clinical-variable", "alive"], 1, "column 'alive' is the same as the event in every case"),
+        (["--clinical-variable", "state"], 1, "column 'state' is the same as the event in every case"),
         (["--clinical-variable", "time"], 2, "--clinical-variable: clinical.columns cannot name 'time'"),
         (["--clinical-variable", "age"] * 2, 2, "--clinical-variable: clinical.columns names 'age' more than once"),
         (["--stratum", "time"], 2, "--stratum: evaluate.stratum cannot name 'time'"),

@@ -159,3 +159,30 @@ def test_more_inner_folds_than_deaths_are_refused_with_how_many_there_can_be(mms
         err
     )
     assert not list(tmp_path.glob(".run*"))
+
+
+LOSSES = """
+[model]
+name = "rna"
+[fit]
+epochs = 2
+device = "cpu"
+[evaluate]
+n_bootstrap = 0
+[grid]
+"fit.loss" = ["cox-efron", "nll"]
+"""
+
+
+def test_losses_whose_risks_mean_other_things_are_not_chosen_among(mmsurv, data, tmp_path) -> None:
+    """The folds would be pooled with one scale of risk."""
+    (tmp_path / "recipe.toml").write_text(LOSSES)
+    code, _, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 3, "-o", tmp_path / "run")
+    assert (code, "Cox and discrete-time losses differ" in err) == (2, True), err
+
+
+def test_a_selection_that_can_never_end_leaves_no_state_and_says_why(mmsurv, data, tmp_path, caplog) -> None:
+    code, _, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 17, "-o", tmp_path / "run")
+    assert (code, "Take fewer --inner-folds" in err) == (2, True), err
+    assert "has no C-index: " in caplog.text
+    assert not (tmp_path / ".run.checkpoint").exists()

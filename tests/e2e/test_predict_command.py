@@ -358,7 +358,8 @@ def test_survival_of_a_discrete_time_model_is_that_of_a_cox_regression_on_its_sc
     part = "out-of-fold" if folds else "test"
     assert run.metrics["parts"][part]["case"]["integrated_brier"]["value"] < 0.25
     one = (run.folds() or [run])[0]
-    training = one.predictions.part("train").cases
+    cases = one.predictions.cases
+    training = cases[cases["part"] != "test"]  # and the validation part, from which nothing was learnt
     slope = one.baseline["slope"].iloc[0]
     fitted = CoxPHSurvivalAnalysis(alpha=1e-9, ties="breslow").fit(
         training[["risk"]].to_numpy(), Surv.from_arrays(training["event"].to_numpy(bool), training["time"])
@@ -372,3 +373,58 @@ def test_survival_of_a_discrete_time_model_is_that_of_a_cox_regression_on_its_sc
     assert found.loc[own.index, "survival_12"].to_numpy() == pytest.approx(own["survival_12"].to_numpy())
     spread = own["survival_12"].max() - own["survival_12"].min()
     assert spread > 0.3  # by the score as a log hazard, all curves would be much alike
+
+
+def test_patients_who_are_known_lend_a_stratum_no_curve(mmsurv, trained, other, study, tmp_path) -> None:
+    """“No model” within a group is the run's whole curve, whoever else stands in the table."""
+    rows = pd.read_csv(other / "clinical.csv").assign(vital_status=1)
+    rows["site"] = rows["case_id"].str[-2:].astype(int).map(lambda value: "north" if value < 12 else "south")
+    known = pd.read_csv(study / "clinical.csv").assign(site="north")
+    case = runs.read_run(trained / "split").predictions.part("train").cases["case_id"].iloc[0]
+    found = []
+    for name, table in (("alone", rows), ("both", pd.concat([rows, known[known["case_id"] == case]]))):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        options = ["--clinical", tmp_path / f"{name}.csv", "--rna", other / "rna.csv", "--stratum", "site"]
+        code, out, err = mmsurv("predict", trained / "rna", *options, "-o", tmp_path / name)
+        assert code == 0, err
+        assert "Kaplan–Meier, also of strata: the curve of all the run's patients." in out
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        found.append(metrics["strata"][0]["groups"][0]["integrated_brier"]["kaplan_meier"])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--stratum", "time"], 2, "--stratum: evaluate.stratum cannot name 'time'"),
+        (["--stratum", "site"], 1, "no column 'site', which --clinical-column, --clinical-variable or --stratum names"),
+        (["--clinical-column", "agee"], 1, "no column 'agee', which --clinical-column, --clinical-variable or"),
+    ],
+)
+def test_columns_that_cannot_be_are_the_options_and_not_the_models(
+    mmsurv, trained, other, tmp_path, options, code, message
+) -> None:
+    found, _, err = mmsurv("predict", trained / "split", *data(other), *options, "-o", tmp_path / "out")
+    assert (found, message in err) == (code, True), err
+
+
+def test_rna_may_stand_in_the_clinical_table_and_nothing_at_all_is_said_so(mmsurv, of_any, study, tmp_path) -> None:
+    rna = pd.read_csv(study / "rna.csv").rename(columns={gene: f"rna_{gene}" for gene in "ABCDEF"})
+    rows = pd.read_csv(study / "clinical.csv").merge(rna, on="case_id")
+    rows.to_csv(tmp_path / "single.csv", index=False)
+    code, _, err = mmsurv("predict", of_any / "run", "--clinical", tmp_path / "single.csv", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert "There are no RNA profiles" not in err
+    code, _, err = mmsurv("predict", of_any / "run", "--clinical", study / "clinical.csv", "-o", tmp_path / "other")
+    assert (code, "give --store or --rna or a clinical table with 'age'." in err) == (2, True), err
+
+
+def test_a_discrete_time_run_without_its_slope_is_refused(mmsurv, study, tmp_path) -> None:
+    fit = FitSettings(epochs=2, device="cpu", loss="nll")
+    recipe = dataclasses.replace(RECIPE, model=ModelSettings(name="rna"), fit=fit)
+    cohort = CohortOptions(clinical=str(study / "clinical.csv"), rna=str(study / "rna.csv"))
+    run = train(recipe, Sources(cohort=cohort), tmp_path / "run", command="mmsurv train")
+    runs.write_csv(run.path / runs.BASELINE, run.baseline.drop(columns="slope"))
+    tables = ["--clinical", study / "clinical.csv", "--rna", study / "rna.csv"]
+    code, _, err = mmsurv("predict", run.path, *tables, "-o", tmp_path / "out")
+    assert (code, "baseline.csv: the column slope is expected" in err) == (1, True), err

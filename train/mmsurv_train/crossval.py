@@ -75,7 +75,8 @@ def predicted_survival(
 ) -> survival.Predicted:
     """Predicted survival of pooled cases, each from the model of the fold that tested it."""
     training = {fold.k: fold.predictions.part("train").cases for fold in folds}
-    return survival.predicted(cases, training, cases["fold"], scale)
+    slopes = {fold.k: survival.slope_of(fold.predictions.cases, scale) for fold in folds}
+    return survival.predicted(cases, training, cases["fold"], slopes)
 
 
 def measure_pooled(

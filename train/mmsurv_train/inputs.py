@@ -89,7 +89,6 @@ def join_tables(
         RunError: a slide or case of ``only`` is gone.
     """
     from mmsurv.cohort import load_cohort
-    from mmsurv.cohort.clinical import NAMED_BY
     from mmsurv.cohort.reading import read_columns
     from mmsurv.store import open_store
 
@@ -107,12 +106,14 @@ def join_tables(
         with_columns(sources.cohort, () if without else columns),
         store_slides=None if store is None else store.slide_ids(),
         outcome_optional=predicted_by is not None,
-        named_by=NAMED_BY if predicted_by is None else f"the models of {predicted_by} look at",
+        named_by={} if predicted_by is None else dict.fromkeys(columns, f"the models of {predicted_by} look at"),
     )
     if without:
         whole = dataclasses.replace(whole, cases=whole.cases.assign(**dict.fromkeys(columns)))
     if may_be_absent and store is None:
         whole = whole.restrict(slide_ids=())  # the table may name slides, of which nothing is known
+    if may_be_absent:
+        _require_something(whole, recipe, store)
     left_out = {} if only else _left_out(whole, recipe, sources, rna_may_be_absent=may_be_absent)
     cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, recipe, left_out)
     join = {**whole.report.to_table(), "cases_without_what_the_model_needs": len(whole.cases) - len(cohort.cases)}
@@ -264,6 +265,19 @@ def with_columns(options: CohortOptions, columns: Sequence[str]) -> CohortOption
     """The options with further clinical columns to be read."""
     further = [name for name in columns if name not in options.clinical_columns]
     return dataclasses.replace(options, clinical_columns=(*options.clinical_columns, *further))
+
+
+def _require_something(cohort: Cohort, recipe: TrainRecipe, store: FeatureStore | None) -> None:
+    """Raises ConfigError: patients may lack what the model looks at, but nothing at all of it was given."""
+    clinical = cohort.cases[list(recipe.clinical.columns)]
+    there = {"wsi": store is not None, "rna": cohort.rna is not None, "clinical": bool(clinical.notna().any(axis=None))}
+    if not any(there[name] for name in recipe.inputs):
+        columns = ", ".join(map(repr, recipe.clinical.columns))
+        words = {"wsi": "--store", "rna": "--rna", "clinical": f"a clinical table with {columns}"}
+        raise ConfigError(
+            f"the model {recipe.model.name!r} can do without one input, not without all: give "
+            f"{' or '.join(words[name] for name in recipe.inputs)}."
+        )
 
 
 def _or_leave(recipe: TrainRecipe, modality: Modality) -> str:

@@ -103,8 +103,12 @@ def train_nested(
     with unfinished.going_on({**wanted, "inner_folds": inner_folds}) as checkpoint:
         data = inputs.read_features(data, recipe, sources, on_slide=on_slide)
         watching = (on_start, on_epoch, on_end)
-        selection = choose(plan, data, splits, inner_folds=inner_folds, watching=watching,
-                           checkpoint=_part(checkpoint, "inner"))  # fmt: skip
+        try:
+            selection = choose(plan, data, splits, inner_folds=inner_folds, watching=watching,
+                               checkpoint=_part(checkpoint, "inner"))  # fmt: skip
+        except ConfigError:
+            unfinished.delete()  # the same command would end there again
+            raise
         folds = _trained(selection, splits, data, watching, _part(checkpoint, "outer"))
         record = writing.record(data, sources, command=command, device=device)
         record = {**record, "selection": selection.record()}
@@ -210,8 +214,11 @@ def inner_splits(split: Split, cases: pd.DataFrame, n_folds: int, *, seed: int) 
 def _c_index(cases: pd.DataFrame, split: Split, outcomes: pd.DataFrame) -> float:
     rows = cases[cases["case_id"].isin(split.cases("test"))]
     known = outcomes.loc[rows["case_id"]]
-    value = c_index(rows["risk"], known["time"], known["event"].to_numpy(bool)).value
-    return np.nan if value is None else value
+    found = c_index(rows["risk"], known["time"], known["event"].to_numpy(bool))
+    if found.value is None:
+        logger.warning("An inner fold of %d patients has no C-index: %s", len(rows), found.reason)
+        return np.nan
+    return found.value
 
 
 def _selection(
@@ -225,7 +232,7 @@ def _selection(
         if not known:
             raise ConfigError(
                 f"fold {k}: no configuration of {plan.source} could be trained and tested on all "
-                "inner folds (the log says why). Take other --inner-folds."
+                "inner folds (the log says why). Take fewer --inner-folds."
             )
         best = max(known, key=lambda name: known[name])
         chosen[k] = by_name[best]
@@ -256,6 +263,7 @@ def _require_alike(plan: Plan) -> None:
         ("inputs", lambda planned: planned.recipe.inputs),
         ("seeds", lambda planned: planned.recipe.fit.seeds),
         ("whether patients may lack modalities", lambda planned: planned.recipe.may_lack),
+        ("Cox and discrete-time losses", lambda planned: planned.recipe.fit.risk_scale),
         ("clinical variables", lambda planned: planned.recipe.clinical.columns),
     ):
         if len({of(planned) for planned in plan.configurations}) > 1:

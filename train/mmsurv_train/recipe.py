@@ -456,7 +456,9 @@ def _check_seed(name: str, seed: int) -> None:
 
 
 def _check_column(setting: str, name: str) -> None:
-    _check(name not in RESERVED, f"{setting} cannot name {name!r}: so are the outcome's columns of a cohort named")
+    _check(
+        name not in RESERVED, f"{setting} cannot name {name!r}, the name of an outcome. Rename the column if it is none"
+    )
 
 
 def _check(holds: bool, message: str) -> None:

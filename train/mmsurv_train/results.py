@@ -72,7 +72,9 @@ def score(
         metrics=measured,
         survival=survival.survival_table(predictions.cases, curves, recipe.evaluate.times_months),
         chosen=chosen,
-        baseline=survival.baseline_table(predictions.part("train").cases, recipe.fit.risk_scale),
+        baseline=survival.baseline_table(
+            predictions.part("train").cases, survival.slope_of(predictions.cases, recipe.fit.risk_scale)
+        ),
         floors=floors,
         patterns=patterns,
     )

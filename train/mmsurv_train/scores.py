@@ -86,7 +86,9 @@ def training_cut(predictions: Predictions) -> float:
 def predicted_survival(predictions: Predictions, scale: survival.RiskScale = "log hazard") -> survival.Predicted:
     """Predicted survival of the cases of one run, all parts, from its own training part."""
     cases = predictions.cases
-    return survival.predicted(cases, {0: predictions.part("train").cases}, [0] * len(cases), scale)
+    return survival.predicted(
+        cases, {0: predictions.part("train").cases}, [0] * len(cases), {0: survival.slope_of(cases, scale)}
+    )
 
 
 def measure(
@@ -147,8 +149,8 @@ def measure_part(
 
 SURVIVAL: dict[survival.RiskScale, str] = {
     "log hazard": "exp(-H0(t) exp(risk)), Breslow's baseline of the training part, undefined beyond its last death",
-    "score": "exp(-H0(t) exp(b risk)), b and Breslow's baseline of a Cox regression on the risk in the training part, "
-    "since the risk of a discrete-time model is no log hazard; undefined beyond its last death",
+    "score": "exp(-H0(t) exp(b risk)): a discrete-time model's risk is no log hazard; b of a Cox regression on it in "
+    "the training and validation part, Breslow's baseline of the training part, undefined beyond its last death",
 }
 """How survival is predicted."""
 

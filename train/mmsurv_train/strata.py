@@ -115,8 +115,8 @@ def _by_value(cases: pd.DataFrame, column: str) -> Stratification:
     values = cases[column].dropna()
     if values.nunique() > MOST_STRATA:
         raise CohortError(
-            f"evaluate.stratum: the clinical column {column!r} has {values.nunique()} values, and strata are at most "
-            f"{MOST_STRATA}. Name a column that groups the patients, or add one to the table."
+            f"--stratum (evaluate.stratum): the clinical column {column!r} has {values.nunique()} values, and strata "
+            f"are at most {MOST_STRATA}. Name a column that groups the patients, or add one to the table."
         )
     names = values.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
     return Stratification(column=column, by=BY_VALUE, of_case={str(case): name for case, name in names.items()})

@@ -15,6 +15,9 @@ STRATUM_HEADINGS = (
 )  # fmt: skip
 
 
+EXTERNAL = "Kaplan–Meier, also of strata: the curve of all the run's patients."
+
+
 def reported(metrics: Mapping[str, Any]) -> str:
     """The part whose numbers count: the one that is neither trained nor chosen on."""
     (part,) = set(metrics["parts"]) - {"train", "validation"}
@@ -113,4 +116,7 @@ def _strata(metrics: Mapping[str, Any]) -> list[str]:
         )
         for one, group in strata(metrics)
     ]
-    return aligned([STRATUM_HEADINGS, *rows]) if rows else []
+    if not rows:
+        return []
+    table = aligned([STRATUM_HEADINGS, *rows])
+    return [*table, EXTERNAL] if reported(metrics) == "external" else table

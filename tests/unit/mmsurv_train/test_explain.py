@@ -163,3 +163,12 @@ def test_data_that_cannot_be_read_are_not_said_to_be_a_file_that_cannot_be_writt
     found = CliRunner().invoke(attention, [str(run.path), "-o", str(tmp_path / "weights.csv")])
     assert str(found.exception) == "disk: cannot be read (Input/output error)."
     assert not list(tmp_path.glob("*weights*"))
+
+
+def test_a_slide_of_which_the_prediction_sees_no_tile_is_refused_by_name(sources, tmp_path):
+    recipe = dataclasses.replace(RECIPE, bags=BagSettings(size=1, at_prediction="size"))
+    run = train(recipe, sources, tmp_path / "first", command="test")
+    with pytest.raises(RunError, match="slide slide-42 has no weight: the run predicts from the first 1 tiles"):
+        everything(run.path, slides=("slide-42",))
+    assert len(everything(run.path, slides=("slide-42",), bag="slide")) == 1
+    assert set(everything(run.path, cases=("case-03",))["slide_id"]) == {"slide-03"}

@@ -192,6 +192,7 @@ def _of_member(
         slides = rows["slide_id"].tolist()
         bags = [owned[str(case_id)]] if unit == "case" else [[name] for name in slides]
         known = known_of([str(case_id)] * len(bags), member.preprocess, recipe, data.cohort, data.bags)
+        _require_drawn(asked, data, bags, size)
         weights = model.weights(known.for_networks(model.networks), data.bags.draw(bags, size=size))
         for bag, weight_MHN in zip(bags, weights, strict=True):
             first = 0
@@ -201,6 +202,18 @@ def _of_member(
                 if slide_id in slides:
                     columns = _weight_columns(part_MHN, member.head_names, names)
                     yield _table(data.store, slide_id, str(case_id), fold, columns, n_tiles)
+
+
+def _require_drawn(asked: Asked, data: Inputs, bags: Sequence[Sequence[str]], size: int) -> None:
+    """Raises RunError: a slide that was asked for by name has no tile among those of the prediction."""
+    assert data.bags is not None
+    for bag in bags:
+        without = set(bag) & set(asked.slides) - set(data.bags.drawn_tiles(bag, size=size))
+        if without:
+            raise RunError(
+                f"slide {min(without)} has no weight: the run predicts from the first {size} tiles of a bag, which has "
+                f"{len(bag)} slides, and none is of this one (bags.at_prediction). Say --bag slide, or train with all."
+            )
 
 
 def _weight_columns(weight_MHN: np.ndarray, own: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from mmsurv import provenance
-from mmsurv.config import from_table
-from mmsurv.errors import ConfigError, RecipeMismatchError, RunError
+from mmsurv.config import from_table, replace
+from mmsurv.errors import RecipeMismatchError, RunError
 from mmsurv_train import inputs, metrics, scores, seeds, strata, survival
 from mmsurv_train import run as runs
 from mmsurv_train.evaluate import load_model
@@ -85,8 +85,8 @@ def predict_external(
     """
     asked = _Asked.open(path, device)
     _check_store(asked, sources)
-    _require_something(asked.recipe, sources)
-    evaluate = dataclasses.replace(asked.recipe.evaluate, stratum=stratum)
+    evaluate = dataclasses.replace(asked.recipe.evaluate, stratum=None)
+    evaluate = replace(evaluate, "--stratum", stratum=stratum)
     sources = dataclasses.replace(sources, cohort=strata.reading(sources.cohort, [evaluate]))
     data = inputs.join_tables(asked.recipe, sources, predicted_by=path)
     chosen = strata.stratifications(data.cohort, evaluate)  # refused now, before any feature is read
@@ -165,13 +165,6 @@ def _check_store(asked: _Asked, sources: Sources) -> None:
             f"{run.path}: the model takes {scale.feature_dim} features per tile, and those of {sources.store} have "
             f"{store.dim}. Encode the slides by the run's recipe."
         )
-
-
-def _require_something(recipe: TrainRecipe, sources: Sources) -> None:
-    """Raises ConfigError: neither slides nor RNA are given to a model that looks at nothing else."""
-    if recipe.may_lack and "clinical" not in recipe.inputs and sources.store is None and sources.cohort.rna is None:
-        options = " or ".join(f"--{'store' if name == 'wsi' else name}" for name in recipe.inputs)
-        raise ConfigError(f"the model {recipe.model.name!r} can do without one input, not without all: give {options}.")
 
 
 def _check_clinical(asked: _Asked, data: Inputs, sources: Sources) -> None:
@@ -253,7 +246,7 @@ def _predicted(run: Run, curves: metrics.SurvivalCurves) -> survival.Predicted:
     training, n_cases = _training(run), len(curves.ends())
     nothing = metrics.kaplan_meier_baseline(training["time"], training["event"])
     without = metrics.Curves([nothing], np.zeros(n_cases, dtype=np.int64), np.zeros(n_cases))
-    return survival.Predicted(curves, without, [training])
+    return survival.Predicted(curves, without, [])  # of the run's patients the strata are not known
 
 
 WORDS = {"wsi": "slides (--store)", "rna": "RNA profiles (--rna)", "clinical": "clinical variables"}

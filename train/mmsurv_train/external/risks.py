@@ -83,6 +83,8 @@ def _mean(folds: Sequence[crossval.Fold], tables: Sequence[pd.DataFrame]) -> pd.
 def _curves(member: Run, cases: pd.DataFrame) -> Curves:
     source = member.path / runs.BASELINE
     baseline = runs.read_csv(source)
+    if member.config["recipe"]["fit"]["loss"] == "nll" and "slope" not in baseline:
+        raise RunError(f"{source}: the column slope is expected of a run with fit.loss = nll. Train the run again.")
     if not {"time", "cumulative_hazard"} <= set(baseline.columns):
         raise RunError(f"{source}: the columns time and cumulative_hazard are expected. Train the run again.")
     return Curves([from_table(baseline)], np.zeros(len(cases), dtype=np.int64), cases["risk"].to_numpy(float))
