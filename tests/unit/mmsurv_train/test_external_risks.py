@@ -18,7 +18,7 @@ from mmsurv_train.run import Run
 def member(folder: Path, times: list[float], hazard: list[float]) -> Run:
     folder.mkdir()
     runs.write_csv(folder / runs.BASELINE, pd.DataFrame({"time": times, "cumulative_hazard": hazard}))
-    return Run(folder, {"kind": runs.RUN})
+    return Run(folder, {"kind": runs.RUN, "recipe": {"fit": {"loss": "cox-efron"}}})
 
 
 def risks(*values: float) -> RiskTables:
