@@ -261,7 +261,8 @@ def _cases(
     )
     for name in columns.further:
         frame[name] = _one_value_each(table, {case_id: rows[case_id] for case_id in kept}, name)
-    refuse_copies(table.path, frame, columns.further)
+    if not outcome_optional:  # who is to be predicted is fitted by nobody
+        refuse_copies(table.path, frame, columns.further)
     return frame
 
 

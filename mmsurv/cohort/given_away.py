@@ -17,19 +17,23 @@ from mmsurv.cohort.options import EVENT_COLUMNS, TIME_COLUMNS
 from mmsurv.cohort.outcome import OutcomeColumns
 from mmsurv.errors import CohortError
 
+
+def _plain(name: str) -> str:
+    """A name in small letters, with nothing between them."""
+    return re.sub(r"[\W_]", "", name.lower())
+
+
 OUTCOME_NAMES = frozenset(
-    re.sub("[^a-z]", "", name)
-    for names in (*TIME_COLUMNS.values(), *EVENT_COLUMNS.values())
-    for name in names
+    _plain(name) for names in (*TIME_COLUMNS.values(), *EVENT_COLUMNS.values()) for name in names
 ) | {
     "os", "ostime", "osmonths", "osdays", "osstatus", "osevent", "dss", "dsstime", "dfi", "dfitime", "pfi", "pfitime",
     "pfs", "pfstime", "pfsmonths", "pfsstatus", "daystodeath", "daystolastfollowup", "timetoevent", "timetodeath",
     "overallsurvival", "survival", "survivaltime", "survivalyears", "survivalstatus", "death", "dead", "deceased",
 }  # fmt: skip
-"""Names of outcomes, in small letters and without anything between them."""
+"""Names of outcomes, in small letters and with nothing between them."""
 
 LEAST = 10
-"""Cases with fewer values may agree with an outcome by chance."""
+"""So many values of the time, and so many of the dead and of the living, agree with a column by no chance."""
 
 
 def refuse_known(
@@ -46,7 +50,7 @@ def refuse_known(
     for name in further:
         if name in known:
             raise _given_away(path, name, known[name])
-        if re.sub("[^a-z]", "", name.lower()) in OUTCOME_NAMES:
+        if _plain(name) in OUTCOME_NAMES:
             raise _given_away(path, name, "by its name an outcome")
 
 
@@ -59,25 +63,30 @@ def refuse_copies(path: Path, cases: pd.DataFrame, further: Sequence[str]) -> No
         further: their names.
 
     Raises:
-        CohortError: a column rises with the time in all of 10 cases or more, or tells who died in all of them.
+        CohortError: a column has ten values or more and rises or falls with the time in every case that has one; or
+            it tells the dead from the living, ten or more of each, by its two values or by being blank.
     """
     known = cases[cases["time"].notna()]
     for name in further:
-        rows = known[known[name].notna()]
-        if len(rows) < LEAST:
-            continue
-        if pd.api.types.is_numeric_dtype(rows[name]) and _rises_with(rows[name], rows["time"]):
+        if pd.api.types.is_numeric_dtype(known[name]) and _in_order_of(known[name].dropna(), known["time"]):
             raise _given_away(path, name, "in the order of the time to the event in every case")
-        levels = rows.groupby(name)["event"].agg(["min", "max"])
-        if len(levels) == 2 and (levels["min"] == levels["max"]).all() and levels["min"].nunique() == 2:
+        if _tells(known[name], known["event"]) or _tells(known[name].notna(), known["event"]):
             raise _given_away(path, name, "the same as the event in every case")
 
 
-def _rises_with(values: pd.Series, time: pd.Series) -> bool:
-    """Whether the one orders cases as the other does; rounded values may be alike."""
-    value_N, time_N = values.to_numpy(float), time.to_numpy(float)
-    in_order = value_N[np.lexsort((value_N, time_N))]
-    return len(np.unique(value_N)) >= LEAST and bool((np.diff(in_order) >= 0).all())
+def _in_order_of(values: pd.Series, time: pd.Series) -> bool:
+    """Whether the one orders cases as the other does, or the other way round; rounded values may be alike."""
+    value_N, time_N = values.to_numpy(float), time[values.index].to_numpy(float)
+    if len(np.unique(value_N)) < LEAST:
+        return False
+    return any((np.diff(way[np.lexsort((way, time_N))]) >= 0).all() for way in (value_N, -value_N))
+
+
+def _tells(values: pd.Series, event: pd.Series) -> bool:
+    level = values.astype(object).where(values.notna(), None).map(repr).to_numpy()
+    of_level = event.groupby(level).agg(["min", "max"])
+    enough = min(int(event.sum()), int((~event).sum())) >= LEAST
+    return enough and len(of_level) == 2 and bool((of_level["min"] == of_level["max"]).all())
 
 
 def _given_away(path: Path, name: str, what: str) -> CohortError:

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from mmsurv.cli import main
+from mmsurv.errors import ConfigError
 from mmsurv.split import make_folds, read_split
+from mmsurv_train import fit, stack, unfinished
 from mmsurv_train import run as runs
-from mmsurv_train import stack, unfinished
 from mmsurv_train.nested import inner_splits
 
 RECIPE = """
@@ -183,6 +184,28 @@ def test_losses_whose_risks_mean_other_things_are_not_chosen_among(mmsurv, data,
 
 def test_a_selection_that_can_never_end_leaves_no_state_and_says_why(mmsurv, data, tmp_path, caplog) -> None:
     code, _, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 17, "-o", tmp_path / "run")
-    assert (code, "Take fewer --inner-folds" in err) == (2, True), err
+    assert (code, "could be trained and tested on all inner folds" in err) == (2, True), err
     assert "has no C-index: " in caplog.text
+    assert not (tmp_path / ".run.checkpoint").exists()
+
+
+def test_settings_that_all_fail_are_said_by_the_first_and_leave_no_state(mmsurv, data, tmp_path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("[1e-6, 0.1]", "[1e30, 1e31]"))
+    code, _, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 3, "-o", tmp_path / "run")
+    assert (code, "The first failed so: " in err, "Lower fit.learning_rate" in err) == (2, True, True), err
+    assert "Take fewer" not in err
+    assert not (tmp_path / ".run.checkpoint").exists()
+
+
+def test_a_chosen_training_that_fails_leaves_no_state_either(mmsurv, data, tmp_path, monkeypatch) -> None:
+    together, calls = fit.fit_many, []
+
+    def failing(jobs, *arguments, **options):
+        calls.append(len(jobs))
+        found = together(jobs, *arguments, **options)
+        return found if len(calls) == 1 else [fit.FitFailed(error=ConfigError("broken")), *found[1:]]
+
+    monkeypatch.setattr(fit, "fit_many", failing)
+    code, _, err = mmsurv("train", *data, "--folds", 3, "--inner-folds", 4, "-o", tmp_path / "run")
+    assert (code, "broken" in err, len(calls)) == (2, True, 2), err
     assert not (tmp_path / ".run.checkpoint").exists()

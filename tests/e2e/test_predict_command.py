@@ -387,7 +387,7 @@ def test_patients_who_are_known_lend_a_stratum_no_curve(mmsurv, trained, other, 
         options = ["--clinical", tmp_path / f"{name}.csv", "--rna", other / "rna.csv", "--stratum", "site"]
         code, out, err = mmsurv("predict", trained / "rna", *options, "-o", tmp_path / name)
         assert code == 0, err
-        assert "Kaplan–Meier, also of strata: the curve of all the run's patients." in out
+        assert "Kaplan–Meier, also of strata: of the run's training part (of folds, of all its patients)." in out
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         found.append(metrics["strata"][0]["groups"][0]["integrated_brier"]["kaplan_meier"])
     assert found[0] == found[1]

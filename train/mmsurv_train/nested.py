@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mmsurv.errors import ConfigError, SplitError
+from mmsurv.errors import CohortError, ConfigError, MmsurvError, SplitError
 from mmsurv.split import Split, make_folds
 from mmsurv_train import asked, inputs, place, results, strata, writing
 from mmsurv_train import run as runs
@@ -104,12 +104,13 @@ def train_nested(
         data = inputs.read_features(data, recipe, sources, on_slide=on_slide)
         watching = (on_start, on_epoch, on_end)
         try:
-            selection = choose(plan, data, splits, inner_folds=inner_folds, watching=watching,
-                               checkpoint=_part(checkpoint, "inner"))  # fmt: skip
-        except ConfigError:
+            selection = choose(
+                plan, data, splits, inner_folds=inner_folds, watching=watching, checkpoint=_part(checkpoint, "inner")
+            )
+            folds = _trained(selection, splits, data, watching, _part(checkpoint, "outer"))
+        except (ConfigError, CohortError, SplitError):
             unfinished.delete()  # the same command would end there again
             raise
-        folds = _trained(selection, splits, data, watching, _part(checkpoint, "outer"))
         record = writing.record(data, sources, command=command, device=device)
         record = {**record, "selection": selection.record()}
         origin = writing.Origin(recipe=recipe, sources=sources, data=data, record=record)
@@ -185,14 +186,16 @@ def choose(
     fitted = fit_many(jobs, data.cohort, data.bags, on_epoch=on_epoch, checkpoint=checkpoint)
     on_end()
     values: dict[tuple[int, str], list[float]] = {}
+    failed: list[MmsurvError] = []
     for key, job, one in zip(keys, jobs, fitted, strict=True):
         if isinstance(one, FitFailed):
             logger.warning("Inner folds of fold %d: %s cannot be trained: %s", *key, one.error)
             values.setdefault(key, []).append(np.nan)
+            failed.append(one.error)
             continue
         (risks,) = predict_many([(one.model, one.preprocess, job.recipe)], data.cohort, data.bags)
         values.setdefault(key, []).append(_c_index(risks.cases, job.split, data.cohort.cases))
-    return _selection(plan, list(splits), values, inner_folds)
+    return _selection(plan, list(splits), values, inner_folds, failed)
 
 
 def inner_splits(split: Split, cases: pd.DataFrame, n_folds: int, *, seed: int) -> list[Split]:
@@ -222,7 +225,11 @@ def _c_index(cases: pd.DataFrame, split: Split, outcomes: pd.DataFrame) -> float
 
 
 def _selection(
-    plan: Plan, folds: Sequence[int], values: Mapping[tuple[int, str], list[float]], inner_folds: int
+    plan: Plan,
+    folds: Sequence[int],
+    values: Mapping[tuple[int, str], list[float]],
+    inner_folds: int,
+    failed: Sequence[MmsurvError],
 ) -> Selection:
     by_name = {planned.name: planned for planned in plan.configurations}
     rows, chosen = [], {}
@@ -230,9 +237,11 @@ def _selection(
         means = {name: float(np.mean(values[k, name])) for name in by_name}  # a failed inner fold leaves none
         known = {name: mean for name, mean in means.items() if not np.isnan(mean)}
         if not known:
+            remedy = f" Take fewer than {inner_folds} --inner-folds." if inner_folds > 2 and not failed else ""
+            because = f" The first failed so: {failed[0]}" if failed else " Some test on too few patients."
             raise ConfigError(
                 f"fold {k}: no configuration of {plan.source} could be trained and tested on all "
-                "inner folds (the log says why). Take fewer --inner-folds."
+                f"inner folds (the log says why).{because}{remedy}"
             )
         best = max(known, key=lambda name: known[name])
         chosen[k] = by_name[best]

@@ -15,7 +15,7 @@ STRATUM_HEADINGS = (
 )  # fmt: skip
 
 
-EXTERNAL = "Kaplan–Meier, also of strata: the curve of all the run's patients."
+EXTERNAL = "Kaplan–Meier, also of strata: of the run's training part (of folds, of all its patients)."
 
 
 def reported(metrics: Mapping[str, Any]) -> str:
