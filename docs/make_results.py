@@ -68,7 +68,7 @@ def mmsurv(*words: object) -> None:
 def prepare(data: Path, work: Path) -> None:
     """Stores and runs that are not there yet."""
     tables = ["--clinical", data / "gbmlgg/cohort.csv", "--rna", data / "gbmlgg/rna.csv.gz"]
-    asked = [*tables, "--folds-file", data / "gbmlgg/folds.csv", "--seeds", 5]
+    asked = [*tables, "--folds", data / "gbmlgg/folds.csv", "--seeds", 5]
     for name, options in WITHOUT.items():
         if not (work / name).exists():
             mmsurv("train", *options, *asked, "-o", work / name)

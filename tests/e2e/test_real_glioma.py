@@ -39,7 +39,7 @@ def glioma(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         assert mmsurv("store", "import", folder / "features", "-o", folder / "store", "--encoder", "semisynthetic") == 0
         tables = ["--clinical", folder / "cohort.csv", "--rna", folder / "rna.csv.gz"]
-        folds = ["--folds-file", folder / "folds.csv", "--fold", 0]
+        folds = ["--folds", folder / "folds.csv", "--fold", 0]
         for model in MODELS:
             options = ["--recipe", folder / "recipe.toml", "--model", model, "--store", folder / "store"]
             assert mmsurv("train", *options, *tables, *folds, "-o", folder / "runs" / model) == 0

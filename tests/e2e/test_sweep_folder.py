@@ -63,7 +63,7 @@ def place(study: Path, data: list[str], tmp_path_factory: pytest.TempPathFactory
     clinical.assign(fold=[i % 2 for i in range(len(clinical))])[["case_id", "fold"]].to_csv(
         place / "folds.csv", index=False
     )
-    call(place / "mine.toml", *data, "--folds-file", place / "folds.csv", "-o", place / "sweep")
+    call(place / "mine.toml", *data, "--folds", place / "folds.csv", "-o", place / "sweep")
     return place
 
 
@@ -71,7 +71,7 @@ def place(study: Path, data: list[str], tmp_path_factory: pytest.TempPathFactory
 def again(place: Path, data: list[str], tmp_path: Path) -> Callable[..., list[object]]:
     """The arguments of the same command on a copy of the finished sweep."""
     shutil.copytree(place, tmp_path, dirs_exist_ok=True)
-    return [tmp_path / "mine.toml", *data, "--folds-file", tmp_path / "folds.csv", "-o", tmp_path / "sweep"]
+    return [tmp_path / "mine.toml", *data, "--folds", tmp_path / "folds.csv", "-o", tmp_path / "sweep"]
 
 
 def test_a_first_command_that_forgot_the_store_leaves_the_folder_to_the_right_one(place, tables, data, tmp_path):
@@ -95,7 +95,7 @@ def test_folds_that_cannot_be_leave_the_folder_to_those_that_can(place, data, st
     out, folds = tmp_path / "sweep", tmp_path / "folds.csv"
     clinical = pd.read_csv(study / "clinical.csv").drop_duplicates("case_id")
     clinical.assign(fold=clinical["vital_status"])[["case_id", "fold"]].to_csv(folds, index=False)
-    assert "has no event" in refused(place / "mine.toml", *data, "--folds-file", folds, "-o", out)
+    assert "has no event" in refused(place / "mine.toml", *data, "--folds", folds, "-o", out)
     call(place / "mine.toml", *data, "--folds", 2, "-o", out)
 
 

@@ -189,8 +189,9 @@ def test_a_model_that_needs_rna_without_rna_is_a_usage_error(mmsurv, study, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--folds", 3, "--folds-file", "clinical"], "give one"),
-        (["--fold", 1], "--fold needs --folds or --folds-file"),
+        (["--folds", "nowhere.csv"], "'nowhere.csv' is neither a number of folds nor a file of them"),
+        (["--folds", 1], "1 is not in the range x>=2"),
+        (["--fold", 1], "--fold needs --folds"),
         (["--folds", 3, "--fold", 3], "fold 3 does not exist"),
         (["--learning-rate", -1], "fit.learning_rate must be above 0"),
         (["--device", "mps"], "--device: fit.device must be auto, cpu, cuda or cuda:N, not 'mps'"),
@@ -240,7 +241,7 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_leaves_nothing(mmsurv, d
 def test_folds_of_a_file_are_trained_and_pooled(mmsurv, data, study, tmp_path) -> None:
     rows = [f"case-{i:02d},{i % 3}" for i in range(40)]
     (tmp_path / "folds.csv").write_text("\n".join(["case_id,fold", *rows]) + "\n")
-    code, out, _ = mmsurv("train", *data, "--folds-file", tmp_path / "folds.csv", "-o", tmp_path / "run")
+    code, out, _ = mmsurv("train", *data, "--folds", tmp_path / "folds.csv", "-o", tmp_path / "run")
     assert code == 0
     assert out.splitlines()[1].startswith("out-of-fold  WSI")
     run = runs.read_run(tmp_path / "run")

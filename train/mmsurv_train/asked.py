@@ -42,7 +42,7 @@ def make_splits(settings: SplitSettings, cases: pd.DataFrame) -> dict[int, Split
     elif settings.n_folds:
         splits = make_folds(cases, n_folds=settings.n_folds, seed=settings.seed)
     elif settings.fold is not None:
-        raise ConfigError("a fold was asked for without folds: add --folds or --folds-file.")
+        raise ConfigError("a fold was asked for without folds: add --folds.")
     else:
         splits = [make_split(cases, seed=settings.seed, fractions=settings.fractions)]
     if settings.fold is None:

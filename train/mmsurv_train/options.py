@@ -6,7 +6,9 @@ Owns their spelling and help, and how they lie over a recipe. Imports click and 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -44,6 +46,21 @@ OVERRIDES: dict[str, tuple[str, str]] = {
 """Which setting of the recipe an option replaces."""
 
 
+class _Folds(click.ParamType):
+    """A number of folds, int, or a file of them, str."""
+
+    name = "folds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if isinstance(value, int):
+            return value
+        if re.fullmatch(r"[+-]?\d+", value):
+            return int(click.IntRange(2).convert(value, param, ctx))
+        if not Path(value).is_file():
+            self.fail(f"{value!r} is neither a number of folds nor a file of them.", param, ctx)
+        return str(value)
+
+
 def train_recipe_names() -> list[str]:
     """The shipped recipes that ``mmsurv train`` takes: those without a grid, which is for ``mmsurv sweep``."""
     return [name for name in recipe_names(RECIPES) if not load_recipe(name, RECIPES)[0].get("grid")]
@@ -76,9 +93,8 @@ def setting_options(command: Command) -> Command:
         click.option("--data-seed", type=click.IntRange(0), help="Of batches, bags and slides drawn."),
         click.option("--split-seed", type=click.IntRange(0), help="Of the split or folds."),
         click.option("--device", help="cpu, cuda, cuda:N or auto."),
-        click.option("--folds", type=click.IntRange(2), metavar="N", help="Cross-validate over N folds."),
-        click.option("--folds-file", type=click.Path(exists=True, dir_okay=False),
-                     help="Cross-validate over the folds of a CSV file (case_id, fold)."),
+        click.option("--folds", type=_Folds(), metavar="N|FILE",
+                     help="Cross-validate over N folds, or over those of a CSV file (case_id, fold)."),
         click.option("--fold", type=click.IntRange(0), metavar="K", help="Train only fold K."),
         click.option("--bootstrap", type=click.IntRange(0), metavar="N",
                      help="Resamples of patients for the intervals; 0 = none."),
@@ -106,21 +122,23 @@ def overlay(settings: TrainRecipe, options: Mapping[str, Any]) -> TrainRecipe:
     """The recipe with the options given (not None) over it.
 
     Raises:
-        UsageError: options that contradict each other.
+        UsageError: a fold without folds.
         ConfigError: a value that cannot be; names the option.
     """
     from mmsurv.config import replace
 
     given = {name: value for name, value in options.items() if value is not None}
-    if "folds" in given and "folds_file" in given:
-        raise click.UsageError("--folds and --folds-file are two ways to say the same: give one.")
+    if isinstance(given.get("folds"), str):
+        given["folds_file"] = given.pop("folds")
     split = settings.split
     if "folds" in given:
         split = dataclasses.replace(split, folds_file=None)
+    if "folds_file" in given:
+        split = dataclasses.replace(split, n_folds=0)
     if "model" in given and "inputs" not in given and settings.model.inputs:
         settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, inputs=()))
     if "fold" in given and not {"folds", "folds_file"} & set(given) and not split.n_folds and not split.folds_file:
-        raise click.UsageError("--fold needs --folds or --folds-file: which folds?")
+        raise click.UsageError("--fold needs --folds: which folds?")
     # The options of one table at once: only all together need they fit each other, in whatever order they are given.
     tables: dict[str, Any] = {"split": split}
     for table in dict.fromkeys(OVERRIDES[name][0] for name in given):

@@ -81,7 +81,7 @@ def test_other_folds_are_warned_of_and_have_no_mean(make: Make) -> None:
     shared = find_shared(items(make("a", folds=[0, 1] * 4), make("b", folds=[0, 0, 1, 1] * 2)))
     assert shared.folds is None
     assert shared.warnings[0].startswith("b: other folds than a.")
-    assert "--folds-file" in shared.warnings[0]
+    assert "one file of --folds" in shared.warnings[0]
 
 
 def test_a_split_beside_folds_is_warned_of(make: Make) -> None:

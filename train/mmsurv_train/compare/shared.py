@@ -78,7 +78,7 @@ def _nothing_shared(items: Sequence[Item]) -> RunError:
     return RunError(
         "no patient is in the reported part of all runs, so there is nothing to compare:\n"
         + "\n".join(lines)
-        + "\nTrain them on one split: the same --split-seed or --folds-file, and --complete-cases."
+        + "\nTrain them on one split: the same --split-seed or the same file of --folds, and --complete-cases."
     )
 
 
@@ -115,7 +115,7 @@ def _folds(items: Sequence[Item], cases: list[str]) -> tuple[pd.Series | None, l
     return None, [
         f"{some(others)}: other folds than {items[0].label}. The models that score a patient learnt from different "
         "patients, so a difference is also one of training sets, and there is no mean of folds to compare. "
-        "Train them with one --folds-file, or the same --folds and --split-seed on the same patients."
+        "Train them with one file of --folds, or the same number and --split-seed on the same patients."
     ]
 
 
