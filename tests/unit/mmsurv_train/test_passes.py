@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -84,6 +85,7 @@ def jobs_of(cohort, recipes):
 
 CLINICAL = ("age", "grade")
 ON_A_BASE = {"base": "ridge", "query": "linear", "rna_components": 2, "tile_components": 3}
+SETS = str(Path(__file__).parent / "sets.gmt")
 VARIANTS = {
     "all tiles": {},
     "heads and attention dropout": {"model": {"heads": 2, "attention_dropout": 0.4, "query": "linear"}},
@@ -107,7 +109,19 @@ VARIANTS = {
     "graph": {"name": "patch-gcn", "model": {"attention_hidden": 4, "graph_layers": 2, "neighbours": 3}},
     "who may lack something": {"model": {"modality_dropout": 0.3}, "clinical": CLINICAL},
     "abmil, who may lack something": {"name": "abmil", "model": {"modality_dropout": 0.3, "inputs": ("wsi", "rna")}},
-}
+    "abmil on a base": {
+        "name": "abmil", "model": {"base": "ridge", "inputs": ("wsi", "rna"), "attention_dropout": 0.4},
+        "select": "last", "image_loss": 0.5,
+    },
+    "abmil, hazards of intervals": {"name": "abmil", "loss": "nll", "nll_bins": 3},
+    "gene sets": {"name": "co-attention", "model": {"gene_sets": SETS, "least_genes": 1, "attention_dropout": 0.4}},
+    "gene sets, who may lack something": {
+        "name": "co-attention", "model": {"gene_sets": SETS, "least_genes": 1, "modality_dropout": 0.3},
+    },
+    "tanh, who may lack something": {"name": "tanh-cross-attention", "model": {"modality_dropout": 0.3}},
+    "early without tiles": {"name": "early", "clinical": CLINICAL, "model": {"inputs": ("rna", "clinical")}},
+    "late": {"name": "late", "clinical": CLINICAL},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VARIANTS)
