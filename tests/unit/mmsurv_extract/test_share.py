@@ -217,6 +217,8 @@ def test_of_two_that_encode_one_slide_the_second_leaves_the_first_one_s_record(
     store: FeatureStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def other_is_first() -> None:
+        while len(list((store.path / "leases").glob("*.json"))) < 2:  # the next slide is leased by another thread
+            time.sleep(0.01)
         (store.path / "leases").rename(store.path / "away")
         see_through_job([slides(store)[0] / "a.tiff"], store)
         (store.path / "away").rename(store.path / "leases")
