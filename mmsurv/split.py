@@ -242,7 +242,7 @@ def _read_two_columns(path: Path, value: str) -> Table:
     def choose(columns: tuple[str, ...]) -> Layout:
         for name in ("case_id", value):
             if name not in columns:
-                found = ", ".join(map(repr, columns[:8])) + (", …" if len(columns) > 8 else "")
+                found = _some([repr(column) for column in columns])
                 raise SplitError(f"{path}: no column {name!r}. Expected case_id and {value}, found {found}.")
         return Layout(text=("case_id", value))
 

@@ -28,7 +28,7 @@ import pandas as pd
 from mmsurv.errors import SplitError
 from mmsurv_train import metrics, scores, seeds, survival
 from mmsurv_train.level import measure_survival
-from mmsurv_train.recipe import EvaluateSettings
+from mmsurv_train.recipe import EvaluateSettings, RiskScale
 from mmsurv_train.scores import LEVELS, Predictions
 from mmsurv_train.strata import Stratification, measure_strata
 
@@ -71,7 +71,7 @@ def pool(folds: Sequence[Fold]) -> Predictions:
 
 
 def predicted_survival(
-    folds: Sequence[Fold], cases: pd.DataFrame, scale: survival.RiskScale = "log hazard"
+    folds: Sequence[Fold], cases: pd.DataFrame, scale: RiskScale = "log hazard"
 ) -> survival.Predicted:
     """Predicted survival of pooled cases, each from the model of the fold that tested it."""
     training = {fold.k: fold.predictions.part("train").cases for fold in folds}
@@ -85,7 +85,7 @@ def measure_pooled(
     settings: EvaluateSettings,
     *,
     network_seeds: Sequence[int],
-    scale: survival.RiskScale = "log hazard",
+    scale: RiskScale = "log hazard",
     chosen: Sequence[Stratification] = (),
 ) -> dict[str, Any]:
     """metrics.json of a cross-validation: pooled out-of-fold risks, each fold, mean ± sd of the folds, each network.

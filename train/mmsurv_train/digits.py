@@ -32,6 +32,11 @@ def p_value(p: float | None) -> str:
     return f"{p:.4f}" if p < 1e-3 else f"{p:.3f}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Such as "1 slide" or "3 slides"."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
 def by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
     """(what is missing, why) as a line for each reason, with all that it explains."""
     found: dict[str, dict[str, None]] = {}

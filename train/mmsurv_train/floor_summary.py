@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmsurv_train.digits import NONE, interval, number
+from mmsurv_train.survival_summary import reported
 
 
 def lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -50,8 +51,7 @@ def gap(model: Mapping[str, Any], floor: Mapping[str, Any]) -> float | None:
 
 def verdict(metrics: Mapping[str, Any]) -> str:
     """Whether the model is above the best floor, in one sentence."""
-    part = "test" if "test" in metrics["parts"] else "out-of-fold"
-    model, floors = metrics["parts"][part]["case"], dict(ordered(metrics["floors"]))
+    model, floors = metrics["parts"][reported(metrics)]["case"], dict(ordered(metrics["floors"]))
     found = {name: gap(model, floor) for name, floor in floors.items()}
     gaps = {name: by for name, by in found.items() if by is not None}
     if not gaps:

@@ -110,9 +110,9 @@ def join_tables(
     )
     if without:
         whole = dataclasses.replace(whole, cases=whole.cases.assign(**dict.fromkeys(columns)))
-    if may_be_absent and store is None:
-        whole = whole.restrict(slide_ids=())  # the table may name slides, of which nothing is known
     if may_be_absent:
+        if store is None:
+            whole = whole.restrict(slide_ids=())  # the table may name slides, of which nothing is known
         _require_something(whole, recipe, store)
     left_out = {} if only else _left_out(whole, recipe, sources, rna_may_be_absent=may_be_absent)
     cohort = _restrict_to_earlier(whole, only, sources) if only else _scorable(whole, recipe, left_out)
@@ -267,11 +267,16 @@ def with_columns(options: CohortOptions, columns: Sequence[str]) -> CohortOption
     return dataclasses.replace(options, clinical_columns=(*options.clinical_columns, *further))
 
 
-def _require_something(cohort: Cohort, recipe: TrainRecipe, store: FeatureStore | None) -> None:
-    """Raises ConfigError: patients may lack what the model looks at, but nothing at all of it was given."""
+def absent(cohort: Cohort, recipe: TrainRecipe, store: FeatureStore | None) -> list[Modality]:
+    """The recipe's inputs of which nothing at all was given."""
     clinical = cohort.cases[list(recipe.clinical.columns)]
     there = {"wsi": store is not None, "rna": cohort.rna is not None, "clinical": bool(clinical.notna().any(axis=None))}
-    if not any(there[name] for name in recipe.inputs):
+    return [name for name in recipe.inputs if not there[name]]
+
+
+def _require_something(cohort: Cohort, recipe: TrainRecipe, store: FeatureStore | None) -> None:
+    """Raises ConfigError: patients may lack what the model looks at, but nothing at all of it was given."""
+    if len(absent(cohort, recipe, store)) == len(recipe.inputs):
         columns = ", ".join(map(repr, recipe.clinical.columns))
         words = {"wsi": "--store", "rna": "--rna", "clinical": f"a clinical table with {columns}"}
         raise ConfigError(

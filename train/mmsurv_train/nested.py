@@ -251,7 +251,7 @@ def _selection(
                 {
                     "fold": k,
                     "configuration": name,
-                    **{key: _cell(by_name[name].setting(key)) for key in plan.varying},
+                    **plan.varied(by_name[name]),
                     "c_index": means[name],
                     "sd": float(np.std(found, ddof=1)) if len(found) > 1 else np.nan,
                     "n_inner": len(found),
@@ -259,10 +259,6 @@ def _selection(
                 }
             )
     return Selection(chosen=chosen, table=pd.DataFrame(rows), n_settings=len(by_name), inner_folds=inner_folds)
-
-
-def _cell(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _require_alike(plan: Plan) -> None:

@@ -172,7 +172,7 @@ class Pass:
             names=[self.patients.case_ids[row] for row in owner],
             seen=[[np.flatnonzero(np.isin(owner, rows)) for rows in of_stack] for of_stack in networks],
             n_train=[[0] * len(of_stack) for of_stack in networks],
-            size=settings.size if settings.at_prediction == "size" else 0,
+            size=settings.size_at_prediction,
         )
         return turn, owner
 

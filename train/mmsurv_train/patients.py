@@ -39,15 +39,13 @@ def scorable_cases(
     """
     cases, name = list(cohort.cases.index), recipe.model.name
     having = modalities_of(recipe, cohort, bags)
-    if recipe.may_lack and only is None:
+    if only is not None:  # who lacks some of these is scored by what there is, so nobody is left out of the model
+        cases = [case for case in cases if all(case in having[modality] for modality in only)]
+    elif recipe.may_lack:
         cases = _leave_out(cases, set().union(*having.values()), "input", name)
     else:
-        for modality in having if only is None else only:
-            ids = having[modality]
-            # Who lacks what is asked about is scored all the same, by what there is: nobody is left out of the model.
-            cases = (
-                _leave_out(cases, ids, WHAT[modality], name) if only is None else [one for one in cases if one in ids]
-            )
+        for modality, ids in having.items():
+            cases = _leave_out(cases, ids, WHAT[modality], name)
     if not cases:
         raise CohortError(f"No case of the cohort has all that the model {name} needs.")
     return cases
@@ -70,13 +68,10 @@ def modalities_of(recipe: TrainRecipe, cohort: Cohort, bags: Bags | None) -> dic
             absent = bags is None and recipe.may_lack
             having[modality] = set() if absent else set(slides_of(cohort, bags))
         elif modality == "rna":
-            if cohort.rna is None and recipe.may_lack:
-                having[modality] = set()
-                continue
-            if cohort.rna is None:
+            if cohort.rna is None and not recipe.may_lack:
                 name = recipe.model.name
                 raise CohortError(f"Model {name} needs RNA and the cohort has none. Give an RNA table (--rna).")
-            having[modality] = set(cohort.rna.index)
+            having[modality] = set() if cohort.rna is None else set(cohort.rna.index)
         else:
             known = cohort.cases[list(recipe.clinical.columns)].notna().any(axis=1)
             having[modality] = set(cohort.cases.index[known])

@@ -132,7 +132,7 @@ class _Asked:
 
     @classmethod
     def of(cls, cases: list[str], cohort: Cohort, bags: Bags | None, recipe: TrainRecipe) -> _Asked:
-        size = recipe.bags.size if recipe.bags.at_prediction == "size" else 0
+        size = recipe.bags.size_at_prediction
         if bags is None:
             return cls(cases, cases, [[] for _ in cases], size, [[place] for place in range(len(cases))], {})
         owned: dict[str, list[str]] = {case: [] for case in cases} | slides_of(cohort, bags)

@@ -27,6 +27,9 @@ SWEEP_TABLES = ("grid", "sweep", "published")
 Loss = Literal["cox-efron", "cox-breslow", "nll"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
+RiskScale = Literal["log hazard", "score"]
+"""What a unit of risk is: a log hazard, or nothing but a rank, as that of a discrete-time model (``discrete``)."""
+
 MOST_SEED = 2**63 - 1
 """torch takes no greater one."""
 MOST_DRAWS = 100_000
@@ -138,6 +141,11 @@ class BagSettings:
     def __post_init__(self) -> None:
         _check(self.size >= 0, f"bags.size must be 0 (all tiles) or more, not {self.size}")
 
+    @property
+    def size_at_prediction(self) -> int:
+        """Tiles per bag at validation and prediction; 0 = all."""
+        return self.size if self.at_prediction == "size" else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class RnaSettings:
@@ -239,8 +247,8 @@ class FitSettings:
         return "breslow" if self.loss == "cox-breslow" else "efron"
 
     @property
-    def risk_scale(self) -> Literal["log hazard", "score"]:
-        """What a unit of risk is (``survival.RiskScale``)."""
+    def risk_scale(self) -> RiskScale:
+        """What a unit of risk is."""
         return "score" if self.loss == "nll" else "log hazard"
 
     @property

@@ -77,11 +77,15 @@ class Run:
     def name(self) -> str:
         return self.path.resolve().name
 
+    @property
+    def reported_part(self) -> str:
+        """The part whose numbers count: patients the model was not trained on and its epoch was not chosen by."""
+        return "out-of-fold" if self.kind == CROSS_VALIDATION else "test"
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         metrics = read_json(self.path / METRICS)
-        part = "out-of-fold" if self.kind == CROSS_VALIDATION else "test"
-        required.check_keys(metrics, required.metrics_keys(part), source=self.path / METRICS)
+        required.check_keys(metrics, required.metrics_keys(self.reported_part), source=self.path / METRICS)
         if self.kind == RUN:
             required.check_keys(metrics, required.RUN_METRICS, source=self.path / METRICS)
         return metrics

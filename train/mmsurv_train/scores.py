@@ -18,7 +18,7 @@ import pandas as pd
 
 from mmsurv_train import metrics, seeds, survival
 from mmsurv_train.level import measure_level, measure_survival
-from mmsurv_train.recipe import EvaluateSettings
+from mmsurv_train.recipe import EvaluateSettings, RiskScale
 from mmsurv_train.strata import Stratification, measure_strata
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def training_cut(predictions: Predictions) -> float:
     return float(predictions.part("train").cases["risk"].median())
 
 
-def predicted_survival(predictions: Predictions, scale: survival.RiskScale = "log hazard") -> survival.Predicted:
+def predicted_survival(predictions: Predictions, scale: RiskScale = "log hazard") -> survival.Predicted:
     """Predicted survival of the cases of one run, all parts, from its own training part."""
     cases = predictions.cases
     return survival.predicted(
@@ -97,7 +97,7 @@ def measure(
     *,
     model: str,
     network_seeds: Sequence[int],
-    scale: survival.RiskScale = "log hazard",
+    scale: RiskScale = "log hazard",
     chosen: Sequence[Stratification] = (),
 ) -> dict[str, Any]:
     """metrics.json of one run: every part at WSI and at case level; of the test part also predicted survival, strata,
@@ -147,7 +147,7 @@ def measure_part(
     return levels
 
 
-SURVIVAL: dict[survival.RiskScale, str] = {
+SURVIVAL: dict[RiskScale, str] = {
     "log hazard": "exp(-H0(t) exp(risk)), Breslow's baseline of the training part, undefined beyond its last death",
     "score": "exp(-H0(t) exp(b risk)): a discrete-time model's risk is no log hazard; b of a Cox regression on it in "
     "the training and validation part, Breslow's baseline of the training part, undefined beyond its last death",
@@ -156,7 +156,7 @@ SURVIVAL: dict[survival.RiskScale, str] = {
 
 
 def method(
-    compared: metrics.Reference, settings: EvaluateSettings, *, cut: str, scale: survival.RiskScale = "log hazard"
+    compared: metrics.Reference, settings: EvaluateSettings, *, cut: str, scale: RiskScale = "log hazard"
 ) -> dict[str, Any]:
     """How the numbers were made, in words and settings, for metrics.json."""
     return {

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from mmsurv_train.metrics import Baseline, Curves, SurvivalCurves, kaplan_meier_baseline
+from mmsurv_train.recipe import RiskScale
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,6 @@ class Predicted:
         known = replace(self, nothing=replace(self.nothing, baselines=nothing), training=parts)
         return known.take(rows)
 
-
-RiskScale = Literal["log hazard", "score"]
-"""What a unit of risk is: a log hazard, or nothing but a rank, as that of a discrete-time model (``discrete``)."""
 
 SLOPE_PENALTY = 0.1
 """Ridge penalty of a score's slope, summed over deaths: it only keeps that of scores which rank perfectly finite."""

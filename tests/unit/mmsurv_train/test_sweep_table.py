@@ -209,7 +209,7 @@ def test_rows_that_are_the_same_training_are_named(plan, text, same) -> None:
 
 def test_the_report_and_the_table_say_the_same_of_random_weights(plan) -> None:
     provenance = {"store_recipe": {"encoder": {"weights": "random"}}, "cases": [], "digests": {}}
-    run = SimpleNamespace(provenance=provenance, kind="run")
+    run = SimpleNamespace(provenance=provenance, kind="run", reported_part="test")
     run.predictions = SimpleNamespace(part=lambda _: SimpleNamespace(cases={"case_id": []}))
     assert _warnings([run]) == [RANDOM_WEIGHTS]
     assert remarks(plan(), FACTS, ["one", "two"]) == [f"**{RANDOM_WEIGHTS}**", "Note: one", "Note: two"]

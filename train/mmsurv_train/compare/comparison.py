@@ -17,7 +17,7 @@ from mmsurv.errors import ConfigError
 from mmsurv.provenance import file_digest
 from mmsurv_train import place, run, scores
 from mmsurv_train.compare import paired
-from mmsurv_train.compare.items import Item, reported_part
+from mmsurv_train.compare.items import Item
 from mmsurv_train.compare.paired import Difference, Measured, Resampling, Rows
 from mmsurv_train.compare.shared import Shared, find_shared
 from mmsurv_train.metrics import Estimate, Reference
@@ -216,7 +216,7 @@ def _item_table(item: Item) -> dict[str, Any]:
         "floor": item.floor,
         "model": item.model,
         "kind": item.run.kind,
-        "part": reported_part(item.run),
+        "part": item.run.reported_part,
         "cases": len(item.cases),
         "slides": len(item.slides),
         "metrics_sha256": file_digest(item.run.path / place.METRICS),

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from mmsurv.errors import RunError
-from mmsurv_train import crossval
 from mmsurv_train import run as runs
 from mmsurv_train.run import Run, read_run
 
@@ -51,11 +50,6 @@ class Item:
 
     def level(self, level: str) -> pd.DataFrame:
         return self.slides if level == "wsi" else self.cases
-
-
-def reported_part(run: Run) -> str:
-    """The part whose numbers count: patients the model was not trained on and its epoch was not chosen by."""
-    return crossval.PART if run.kind == runs.CROSS_VALIDATION else "test"
 
 
 def read_items(sources: Sequence[str]) -> list[Item]:
@@ -108,7 +102,7 @@ def read_item(run: Run, floor: str | None, label: str, source: str) -> Item:
     Raises:
         RunError: a table lacks a column, has a row twice or a risk that is no number; or there is no such floor.
     """
-    reported = run.predictions.part(reported_part(run))
+    reported = run.predictions.part(run.reported_part)
     cases = reported.cases.set_index("case_id")
     slides = reported.slides.set_index("slide_id")
     if floor is not None:
@@ -117,7 +111,7 @@ def read_item(run: Run, floor: str | None, label: str, source: str) -> Item:
         slides = slides.assign(risk=slides["case_id"].map(risk))
         cases, slides = (table[table["risk"].notna()] for table in (cases, slides))
         if cases.empty:
-            raise RunError(f"{run.path / FLOORS}: {floor} has no risk for any case of the {reported_part(run)} part.")
+            raise RunError(f"{run.path / FLOORS}: {floor} has no risk for any case of the {run.reported_part} part.")
     columns = ["risk", "time", "event", *(["fold"] if run.kind == runs.CROSS_VALIDATION else [])]
     for table, name in ((cases, runs.CASE_PREDICTIONS), (slides, runs.PREDICTIONS)):
         _check(run.path / name, table, columns)
@@ -146,7 +140,7 @@ def _floor_risk(run: Run, floor: str) -> pd.Series:
     path = run.path / FLOORS
     if path.is_file():
         table = _floors(path, floor)
-        return _by_case(path, table[table["part"] == reported_part(run)], floor)
+        return _by_case(path, table[table["part"] == run.reported_part], floor)
     folds = run.folds()
     if not folds or not all((fold.path / FLOORS).is_file() for fold in folds):
         raise RunError(f"{path} is missing, so {run.path} has no floor {floor!r}. Name the run without it.")

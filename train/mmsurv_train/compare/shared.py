@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mmsurv.errors import RunError
-from mmsurv_train.compare.items import Item, reported_part
+from mmsurv_train.compare.items import Item
 
 SHOWN = 5
 
@@ -73,7 +73,7 @@ def _in_all(ids: dict[str, pd.Index]) -> tuple[list[str], dict[str, list[str]]]:
 def _nothing_shared(items: Sequence[Item]) -> RunError:
     lines = []
     for item in items:
-        part, ids = reported_part(item.run), list(item.cases.index)
+        part, ids = item.run.reported_part, list(item.cases.index)
         lines.append(f"  {item.label}: {len(ids)} cases of its {part} part ({some(ids)})")
     return RunError(
         "no patient is in the reported part of all runs, so there is nothing to compare:\n"
@@ -130,7 +130,7 @@ def _patients_differ(items: Sequence[Item], elsewhere: dict[str, list[str]]) -> 
     for item in items:
         missing = [case for case, labels in elsewhere.items() if item.label in labels]
         if missing:
-            part = reported_part(item.run)
+            part = item.run.reported_part
             lines.append(
                 f"{len(missing)} cases that other runs report are not in the {part} part of {item.label} and are left "
                 f"out of the comparison: {some(missing)}."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmsurv.errors import RunError
+from mmsurv_train.digits import counted
 from mmsurv_train.options import memory_option
 
 if TYPE_CHECKING:
@@ -59,11 +60,7 @@ def attention(run: Path, out: Path, as_json: bool, **asked: Any) -> None:
     if as_json:
         click.echo(json_text({"file": str(out), "slides": n_slides, "tiles": n_tiles}), nl=False)
     else:
-        click.echo(f"{_count(n_tiles, 'tile')} of {_count(n_slides, 'slide')}: {out}")
-
-
-def _count(n: int, what: str) -> str:
-    return f"1 {what}" if n == 1 else f"{n} {what}s"
+        click.echo(f"{counted(n_tiles, 'tile')} of {counted(n_slides, 'slide')}: {out}")
 
 
 def _readable(run: Path, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:

@@ -20,6 +20,7 @@ from mmsurv.config import from_table
 from mmsurv.errors import ConfigError, RunError
 from mmsurv_train import inputs
 from mmsurv_train import run as runs
+from mmsurv_train.digits import counted
 from mmsurv_train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
@@ -127,10 +128,10 @@ def _wanted(run: Run, data: Inputs, asked: Asked) -> pd.DataFrame:
 
 def _refuse_strangers(run: Run, kind: str, strangers: Sequence[str]) -> None:
     if strangers:
-        n = f"1 {kind}" if len(strangers) == 1 else f"{len(strangers)} {kind}s"
         raise RunError(
-            f"{run.path}: {n} cannot be explained: {', '.join(strangers[:5])}. Slides must be in the store and in the "
-            "clinical table, and their patients must have what the model looks at (--store, --clinical, --rna)."
+            f"{run.path}: {counted(len(strangers), kind)} cannot be explained: {', '.join(strangers[:5])}. "
+            "Slides must be in the store and in the clinical table, and their patients must have what the model looks "
+            "at (--store, --clinical, --rna)."
         )
 
 
@@ -187,7 +188,7 @@ def _of_member(
     assert data.store is not None
     owned = slides_of(data.cohort, data.bags)
     unit = asked.bag or recipe.bags.unit
-    size = recipe.bags.size if recipe.bags.at_prediction == "size" else 0
+    size = recipe.bags.size_at_prediction
     for case_id, rows in wanted.groupby("case_id", sort=True):
         slides = rows["slide_id"].tolist()
         bags = [owned[str(case_id)]] if unit == "case" else [[name] for name in slides]

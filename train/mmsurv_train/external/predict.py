@@ -252,16 +252,10 @@ def _predicted(run: Run, curves: metrics.SurvivalCurves) -> survival.Predicted:
 WORDS = {"wsi": "slides (--store)", "rna": "RNA profiles (--rna)", "clinical": "clinical variables"}
 
 
-def _no_clinical(recipe: TrainRecipe, data: Inputs) -> bool:
-    return bool(data.cohort.cases[list(recipe.clinical.columns)].isna().all(axis=None))
-
-
 def _warnings(run: Run, recipe: TrainRecipe, sources: Sources, genes: Aligned | None, data: Inputs) -> list[str]:
     lines = [] if genes is None else genes.warnings()
-    absent = {"wsi": sources.store is None, "rna": data.cohort.rna is None, "clinical": _no_clinical(recipe, data)}
-    if recipe.may_lack:
-        names = [WORDS[name] for name in recipe.inputs if absent[name]]
-        lines += [f"There are no {name}: every patient is predicted as one who has none." for name in names]
+    absent = inputs.absent(data.cohort, recipe, data.store) if recipe.may_lack else []
+    lines += [f"There are no {WORDS[name]}: every patient is predicted as one who has none." for name in absent]
     if genes is not None:
         for name in ("rna_log2", "strip_ensembl_versions"):
             before, now = bool(run.config["cohort"].get(name, False)), getattr(sources.cohort, name)

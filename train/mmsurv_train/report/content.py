@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mmsurv.provenance import differences
-from mmsurv_train import crossval, metrics, summary
+from mmsurv_train import metrics, summary
 from mmsurv_train import run as runs
 from mmsurv_train.compare import differences as paired
 from mmsurv_train.report import figures, floors
@@ -111,14 +111,9 @@ def describe(found: Sequence[Run], notes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def main_part(run: Run) -> str:
-    """The part whose numbers count: patients the model was not trained on and its epoch was not chosen by."""
-    return crossval.PART if run.kind == runs.CROSS_VALIDATION else "test"
-
-
 def risk_groups(run: Run) -> tuple[Any, np.ndarray]:
     """Cases of the main part, and which of them are in the high-risk group."""
-    cases = run.predictions.part(main_part(run)).cases.reset_index(drop=True)
+    cases = run.predictions.part(run.reported_part).cases.reset_index(drop=True)
     if "high_risk" in cases:
         return cases, cases["high_risk"].to_numpy(bool)
     return cases, metrics.high_risk(cases["risk"], run.metrics["risk_cut"])
@@ -134,7 +129,7 @@ def _labels(found: Sequence[Run]) -> list[str]:
 
 
 def _model(run: Run, label: str, key: str) -> Model:
-    part = main_part(run)
+    part = run.reported_part
     cases, high = risk_groups(run)
     groups = run.metrics["parts"][part]["case"]["risk_groups"]
     p = summary.p_value(groups["log_rank"]["p"])
@@ -192,7 +187,7 @@ def _comparison(found: Sequence[Run], labels: Sequence[str]) -> Markup:
     bars = []
     for run, label in zip(found, labels, strict=True):
         for level in LEVELS:
-            estimate = run.metrics["parts"][main_part(run)][level]["c_index"]
+            estimate = run.metrics["parts"][run.reported_part][level]["c_index"]
             bars.append(
                 figures.Bar(
                     model=label, level=summary.LEVEL_NAMES[level], value=estimate["value"],
@@ -217,7 +212,7 @@ def _warnings(found: Sequence[Run]) -> list[str]:
             "The runs were not measured on the same patients, so their numbers cannot be compared row by row. "
             "Train with --complete-cases to give every model the same ones."
         )
-    elif len({tuple(run.predictions.part(main_part(run)).cases["case_id"]) for run in found}) > 1:
+    elif len({tuple(run.predictions.part(run.reported_part).cases["case_id"]) for run in found}) > 1:
         warnings.append("The runs were measured on different parts of the cohort: their splits differ.")
     if len({run.provenance["digests"].get("store") for run in found} - {None}) > 1:
         warnings.append("The runs read stores of different recipes.")
@@ -258,7 +253,7 @@ def _methods(run: Run) -> dict[str, Any]:
 
 def _reasons(run: Run, label: str) -> list[str]:
     """Why a number of the main part is missing."""
-    part = run.metrics["parts"][main_part(run)]
+    part = run.metrics["parts"][run.reported_part]
     found = [
         (f"{summary.LEVEL_NAMES[level]}-level {words}", part[level][name].get("reason"))
         for level in LEVELS

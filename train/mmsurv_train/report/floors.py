@@ -22,8 +22,7 @@ def sections(found: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
     """Rows of both tables; empty where no run has any."""
     floors, patterns = [], []
     for run, label in zip(found, labels, strict=True):
-        part = "test" if "test" in run.metrics["parts"] else "out-of-fold"
-        own = run.metrics["parts"][part]["case"]
+        own = run.metrics["parts"][run.reported_part]["case"]
         for name, floor in floor_summary.ordered(run.metrics.get("floors", {})):
             mean, by = floor.get("fold_mean", {}).get("mean"), floor_summary.gap(own, floor)
             gap = NONE if by is None else f"{by:+.3f}".replace("-", "−")

@@ -19,7 +19,7 @@ from mmsurv_train.digits import NONE, interval, number, p_value
 from mmsurv_train.metrics import Curves
 from mmsurv_train.report import figures
 from mmsurv_train.run import Run
-from mmsurv_train.survival_summary import brier_span, mean_auc, reported, strata, survival_reasons
+from mmsurv_train.survival_summary import brier_span, mean_auc, strata, survival_reasons
 
 POINTS = 200
 """Of a predicted curve, as it is drawn."""
@@ -59,7 +59,7 @@ def sections(found: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
 
 def describe(run: Run, label: str, *, key: str) -> Survival:
     """The row and the calibration figure of one run."""
-    part = reported(run.metrics)
+    part = run.reported_part
     case = run.metrics["parts"][part]["case"]
     caption = (
         f"{label}: predicted survival (across) and Kaplan–Meier survival with its 95 % interval (up) of {part} cases "
@@ -115,7 +115,7 @@ def strata_rows(found: Sequence[Run], labels: Sequence[str]) -> list[dict[str, A
 
 def missing(run: Run, label: str) -> list[str]:
     """Why a number of these two tables is missing."""
-    case = run.metrics["parts"][reported(run.metrics)]["case"]
+    case = run.metrics["parts"][run.reported_part]["case"]
     lines = [f"{label}, {name}: {reason}" for name, reason in survival_reasons(case).items()]
     for stratification, group in strata(run.metrics):
         reasons = dict.fromkeys([group["c_index"].get("reason"), *survival_reasons(group).values()])

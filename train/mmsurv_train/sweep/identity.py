@@ -35,8 +35,8 @@ def describe(plan: Plan, sources: Sources, *, command: str, notes: Sequence[str]
     """plan.json of a sweep that is about to begin; hashes the tables and reads the digest of every slide's record.
 
     Raises:
-        CohortError, StoreError: the data cannot be read.
-        ConfigError: the device is not there, or a file of gene sets cannot be read.
+        CohortError, StoreError: the data, or a file of gene sets, cannot be read.
+        ConfigError: the device is not there.
     """
     import torch
 

@@ -68,6 +68,11 @@ class Plan:
         """Networks to train."""
         return self.n_folds * sum(planned.recipe.fit.n_seeds for planned in self.configurations)
 
+    def varied(self, planned: Planned) -> dict[str, Any]:
+        """The settings of a configuration that vary, as cells of a table; lists with blanks between."""
+        values = {key: planned.setting(key) for key in self.varying}
+        return {key: " ".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
+
     def evaluations(self, planned: Planned) -> tuple[AtPrediction, ...]:
         """With which bags a configuration's networks are evaluated: those asked for that differ, or its own."""
         own, asked = planned.recipe.bags.at_prediction, self.settings.at_prediction

@@ -80,8 +80,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def with_bags(run: Run, at_prediction: AtPrediction) -> TrainRecipe:
     """The recipe of a run, to be evaluated with other bags; of all tiles, whose number in training is forgotten."""
     recipe = _recipe(run)
-    size = recipe.bags.size if at_prediction == "size" else 0
-    return replace(recipe, bags=replace(recipe.bags, at_prediction=at_prediction, size=size))
+    bags = replace(recipe.bags, at_prediction=at_prediction)
+    return replace(recipe, bags=replace(bags, size=bags.size_at_prediction))
 
 
 def _recipe(run: Run) -> TrainRecipe:

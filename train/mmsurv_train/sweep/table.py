@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmsurv_train.survival_summary import reported
 from mmsurv_train.sweep.plan import Plan, Planned
 
 LEVELS = ("wsi", "case")
@@ -53,30 +54,21 @@ def table(plan: Plan, results: Sequence[Result]) -> pd.DataFrame:
     return frame.astype(whole | dict.fromkeys(NUMBERS, "float64"))
 
 
-def reported_part(metrics: Mapping[str, Any]) -> str:
-    """The part whose numbers count: out-of-fold of a cross-validation, test of one split."""
-    return "out-of-fold" if "out-of-fold" in metrics["parts"] else "test"
-
-
 def _row(plan: Plan, result: Result) -> dict[str, Any]:
     row = {
         "configuration": result.planned.name,
         "evaluated_with": result.evaluated_with,
         "seeds": result.planned.recipe.fit.n_seeds,
         "folds": plan.n_folds,
-        **{key: _cell(result.planned.setting(key)) for key in plan.varying},
+        **plan.varied(result.planned),
     }
     if result.metrics is None:
         return {**row, "status": "failed", "reason": result.reason}
     return {**row, "status": "complete", **_numbers(result.metrics)}
 
 
-def _cell(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else value
-
-
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    part = reported_part(metrics)
+    part = reported(metrics)
     levels = metrics["parts"][part]
     row: dict[str, Any] = {
         "part": part,

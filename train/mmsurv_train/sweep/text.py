@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmsurv_train.digits import counted
 from mmsurv_train.sweep.names import label, short_names
 from mmsurv_train.sweep.plan import Plan, Planned
 from mmsurv_train.sweep.possible import Facts
@@ -37,11 +38,11 @@ def counts_text(plan: Plan) -> str:
     """Such as "3 configurations × 5 folds × 4 seeds: 60 networks"."""
     seeds = sorted({planned.recipe.fit.n_seeds for planned in plan.configurations})
     factors = [
-        _count(len(plan.configurations), "configuration"),
-        _count(plan.n_folds, "fold") if plan.n_folds > 1 else "one split",
-        _count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds",
+        counted(len(plan.configurations), "configuration"),
+        counted(plan.n_folds, "fold") if plan.n_folds > 1 else "one split",
+        counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds",
     ]
-    return f"{' × '.join(factors)}: {_count(plan.n_networks, 'network')}"
+    return f"{' × '.join(factors)}: {counted(plan.n_networks, 'network')}"
 
 
 def remarks(plan: Plan, facts: Facts, notes: Sequence[str]) -> list[str]:
@@ -238,7 +239,3 @@ def _how(plan: Plan, method: Mapping[str, Any]) -> str:
     if "folds" in measures:
         parts.append("*folds*: mean ± standard deviation of the folds' own C-indices.")
     return " ".join(parts)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
