@@ -44,7 +44,7 @@ NOT_TUNED = {
     "patch-gcn": (GENERATORS[:1], ["--model", "patch-gcn", "--input", "wsi", "--input", "rna"]),
 }
 """Models whose recipes were written down and never tried on any split of this cohort, with the generator seeds they are
-scored on: those that form something of every tile take up to an hour each."""
+scored on: those that form something of every tile take up to half an hour each."""
 WITHOUT = {
     "rna": ["--model", "rna"],
     "clinical": ["--model", "clinical", *VARIABLES],
@@ -307,7 +307,8 @@ is gone.
 
 ## Made by
 ```
-python docs/make_results.py DATA WORK     # DATA: semisynthetic.py and gbmlgg/; about three hours on one core
+# DATA: semisynthetic.py and gbmlgg/. All runs took an hour and a half, up to three at a time on two cores.
+python docs/make_results.py DATA WORK
 ```
 """
 

@@ -15,11 +15,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from mmsurv_train import summary, survival
-from mmsurv_train.digits import NONE, interval, number, p_value
+from mmsurv_train.digits import NONE, by_reason, interval, number, p_value
 from mmsurv_train.metrics import Curves
 from mmsurv_train.report import figures
 from mmsurv_train.run import Run
-from mmsurv_train.survival_summary import brier_span, mean_auc, strata, survival_reasons
+from mmsurv_train.survival_summary import brier_span, mean_auc, reasons, strata
 
 POINTS = 200
 """Of a predicted curve, as it is drawn."""
@@ -115,13 +115,7 @@ def strata_rows(found: Sequence[Run], labels: Sequence[str]) -> list[dict[str, A
 
 def missing(run: Run, label: str) -> list[str]:
     """Why a number of these two tables is missing."""
-    case = run.metrics["parts"][run.reported_part]["case"]
-    lines = [f"{label}, {name}: {reason}" for name, reason in survival_reasons(case).items()]
-    for stratification, group in strata(run.metrics):
-        reasons = dict.fromkeys([group["c_index"].get("reason"), *survival_reasons(group).values()])
-        stratum = f"{stratification['column']} {group['name']}"
-        lines += [f"{label}, {stratum}: {reason}" for reason in reasons if reason]
-    return lines
+    return [f"{label}, {line}" for line in by_reason(reasons(run.metrics))]
 
 
 def _cells(case: Mapping[str, Any]) -> list[tuple[str, str]]:
